@@ -1,0 +1,73 @@
+"""Norms of pytrees, differentiable at zero (the gradient there is zero, not NaN)."""
+
+import functools
+import math
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, PyTree
+
+from ._tree import tree_all_finite, tree_dot, tree_real_dtype, tree_size
+
+
+def sum_squares(x: PyTree[Array]) -> Array:
+    """Σ |xᵢ|²."""
+    return tree_dot(x, x).real
+
+
+@jax.custom_jvp
+def _two_norm(x: PyTree[Array]) -> Array:
+    if tree_size(x) == 1:  # no squaring, so no underflow
+        (leaf,) = [leaf for leaf in jax.tree.leaves(x) if leaf.size == 1]
+        return jnp.abs(jnp.reshape(leaf, ()))
+    return jnp.sqrt(sum_squares(x))
+
+
+@_two_norm.defjvp
+def _two_norm_jvp(primals, tangents):
+    (x,), (dx,) = primals, tangents
+    norm = _two_norm(x)
+    flat = (norm == 0) | jnp.isinf(norm)
+    safe = jnp.where(flat, 1, norm)
+    direction = jax.tree.map(lambda a: a / safe.astype(a.real.dtype), x)
+    return norm, jnp.where(flat, 0, tree_dot(direction, dx).real)
+
+
+def two_norm(x: PyTree[Array]) -> Array:
+    """√Σ |xᵢ|²."""
+    return _two_norm(x)
+
+
+def rms_norm(x: PyTree[Array]) -> Array:
+    """√(Σ |xᵢ|² / n); 0 for an empty tree."""
+    size = tree_size(x)
+    if size == 0:
+        return jnp.zeros((), tree_real_dtype(x))
+    return two_norm(x) / math.sqrt(size)
+
+
+@jax.custom_jvp
+def _zero_gradient_at_zero(x: Array) -> Array:
+    return x
+
+
+@_zero_gradient_at_zero.defjvp
+def _zero_gradient_at_zero_jvp(primals, tangents):
+    (x,), (dx,) = primals, tangents
+    return x, jnp.where(x == 0, 0, dx)
+
+
+def max_norm(x: PyTree[Array]) -> Array:
+    """max |xᵢ|; 0 for an empty tree."""
+    maxima = [jnp.max(jnp.abs(leaf)) for leaf in jax.tree.leaves(x) if leaf.size > 0]
+    if not maxima:
+        return jnp.zeros((), tree_real_dtype(x))
+    return _zero_gradient_at_zero(functools.reduce(jnp.maximum, maxima))
+
+
+def scaled_two_norm(x: PyTree[Array]) -> Array:
+    """√Σ |xᵢ|², without overflow or underflow of the squares; NaN or inf where an entry is."""
+    scale = max_norm(x)
+    safe = jnp.where((scale > 0) & jnp.isfinite(scale), scale, 1)
+    norm = safe * two_norm(jax.tree.map(lambda a: a / safe.astype(a.real.dtype), x))
+    return jnp.where(tree_all_finite(x), norm, jnp.nan)

@@ -1,0 +1,91 @@
+"""Splitting pytrees into what is traced and what is compiled in."""
+
+import dataclasses
+from typing import Any
+
+import jax
+from jaxtyping import PyTree
+
+from ._types import is_array
+
+
+class _Identity:
+    """An unhashable object as a dictionary key: equal to itself only, kept alive by its key."""
+
+    __slots__ = ("value",)
+
+    def __init__(self, value: Any):
+        self.value = value
+
+    def __hash__(self) -> int:
+        return id(self.value)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Identity) and other.value is self.value
+
+
+def hashable(x: Any) -> Any:
+    """`x` itself where it can be hashed, else a key that compares by identity."""
+    try:
+        hash(x)
+    except TypeError:
+        return _Identity(x)
+    return x
+
+
+def unhashable(x: Any) -> Any:
+    """The inverse of `hashable`."""
+    return x.value if type(x) is _Identity else x
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Static:
+    """A pytree without leaves: its value is part of the tree's structure, so that it is compiled in.
+
+    Solver states carry their flags ("transposed", the structures) this way.
+    """
+
+    value: Any = dataclasses.field(metadata={"static": True})
+
+
+class _Hole:
+    """Stands in the list of static leaves where an array was."""
+
+    def __repr__(self) -> str:
+        return "*"
+
+
+HOLE = _Hole()
+
+
+@dataclasses.dataclass(frozen=True)
+class Skeleton:
+    """A pytree without its arrays: hashable, so that it can be a static argument or a parameter."""
+
+    treedef: Any
+    leaves: tuple[Any, ...]
+
+    def fill(self, arrays: list[Any] | tuple[Any, ...]) -> PyTree:
+        """Put arrays back into the holes."""
+        it = iter(arrays)
+        leaves = [next(it) if leaf is HOLE else unhashable(leaf) for leaf in self.leaves]
+        return jax.tree.unflatten(self.treedef, leaves)
+
+    @property
+    def num_arrays(self) -> int:
+        return sum(leaf is HOLE for leaf in self.leaves)
+
+
+def split(tree: PyTree) -> tuple[list[Any], Skeleton]:
+    """Separate the arrays of a pytree from everything else (`Skeleton.fill` is the inverse)."""
+    leaves, treedef = jax.tree.flatten(tree)
+    arrays = []
+    rest = []
+    for leaf in leaves:
+        if is_array(leaf):
+            arrays.append(leaf)
+            rest.append(HOLE)
+        else:
+            rest.append(hashable(leaf))
+    return arrays, Skeleton(treedef, tuple(rest))

@@ -1,0 +1,272 @@
+"""`linear_solve`, the full interface, and `invert`. (`solve`, the simple one: `simple.py`.)"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from typing import Any, TypeAlias
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, PyTree
+
+from ._static import Skeleton, Static, split
+from ._types import (
+    Options,
+    inexact_asarray,
+    is_array,
+    sentinel,
+    structure_equal,
+    structure_of,
+    structure_str,
+)
+from .adjoint import as_adjoint
+from .auto import AutoLinearSolver
+from .errors import StructureError
+from .operators import (
+    AbstractLinearOperator,
+    FunctionLinearOperator,
+    diagonal_tag,
+    has_unit_diagonal,
+    is_diagonal,
+    is_lower_triangular,
+    is_negative_semidefinite,
+    is_positive_semidefinite,
+    is_symmetric,
+    is_upper_triangular,
+    lower_triangular_tag,
+    negative_semidefinite_tag,
+    positive_semidefinite_tag,
+    symmetric_tag,
+    unit_diagonal_tag,
+    upper_triangular_tag,
+)
+from .primitive import (
+    FORWARD,
+    Failure,
+    SolveCall,
+    bind,
+    raise_if_failed,
+)
+from .primitive.call import Problem
+from .primitive.states import stop_gradient
+from .results import RESULTS, SUCCESSFUL, Solution
+from .solvers.base import AbstractLinearSolver
+
+_DEFAULT_SOLVER = AutoLinearSolver(well_posed=True)
+_STATE = 4  # where the state stands among the arguments that are passed on
+
+
+def linear_solve(
+    operator: AbstractLinearOperator,
+    vector: PyTree[Any],
+    solver: AbstractLinearSolver[Any] = _DEFAULT_SOLVER,
+    *,
+    options: Options | None = None,
+    state: PyTree[Any] = sentinel,
+    throw: bool = True,
+    adjoint: Any = None,
+    name: str | None = None,
+) -> Solution:
+    """Solve the linear system Ax = b.
+
+    Where A is rectangular or rank deficient, and the solver can handle that, x = A†b: the
+    least-squares solution, and among several that of minimum norm.
+
+    **Arguments**
+
+    - `operator`: A, an `AbstractLinearOperator`. (For a bare matrix or function: `solve`.)
+    - `vector`: b, a pytree of arrays of `operator.out_structure()`. Integers are promoted.
+    - `solver`: any `AbstractLinearSolver`. The default demands a square, well-posed operator.
+    - `options`: what the solver takes at run time, such as `"preconditioner"` and `"y0"` (an initial
+      guess). No derivative flows into them.
+    - `state`: what `solver.init(operator, options)` returned, to save doing it again (the factor).
+    - `throw`: whether a failure raises. If `False`, look at `solution.result`; then the compiled
+      program holds no host callback. It governs the tangent and cotangent solves as well.
+    - `adjoint`: settings for those: a solver, or an `ImplicitAdjoint`. By default they inherit
+      the solver and its factorization.
+    - `name`: how messages call this solve.
+
+    **Returns** a `Solution(value, result, stats, state)`; `value` has `operator.in_structure()`.
+
+    **Raises** `ValueError` or `TypeError` at trace time for input that does not fit; if `throw`,
+    `SingularMatrixError`, `NotConverged`, `Diverged` or `NonFiniteInputError` (all
+    `LinearSolveError`s with a `.solution`) for numerical failure. From inside `jax.jit`, JAX delivers
+    those as `jax.errors.JaxRuntimeError` or `ValueError` with our class and message as text.
+
+    Differentiation is by the implicit function theorem, forward and reverse, to any order:
+    x′ = A⁻¹(b′ − A′x) (for the pseudo-inverse's terms see `primitive/rules_jvp.py`). The solver's
+    `compute` is traced once for a solve and its tangents, and once more for its transpose.
+    """
+    options = {} if options is None else options
+    problem = (operator, vector, solver, options, state, adjoint)  # see _STATE
+    if not isinstance(vector, (jax.Array, np.ndarray)):
+        problem = (operator, jax.tree.map(_as_leaf, vector), solver, options, state, adjoint)
+    arrays, skeleton = split(problem)
+    for array in arrays:
+        if isinstance(array, jax.core.Tracer):
+            return _solve(*problem, throw=throw, name=name)
+    settings = _Settings(skeleton, name)
+    if not throw:
+        return _restored(_compiled(settings, *arrays), state)
+    ok, out = _compiled_and_checked(settings, *arrays)
+    if isinstance(ok, jax.core.Tracer):  # constants inside somebody's jit: raise from there
+        return _solve(*problem, throw=True, name=name)
+    if not np.asarray(ok):
+        solution = _restored(_compiled(settings, *arrays), state)
+        raise_if_failed(solution, lambda: Failure(repr(solver), FORWARD, name))
+    return _restored(out, state)
+
+
+def _as_leaf(x: Any) -> Any:
+    return x if is_array(x) else jnp.asarray(x)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Settings:
+    """The static half of an eager call."""
+
+    skeleton: Skeleton
+    name: str | None
+
+
+_Output: TypeAlias = tuple[Solution, Static]
+
+
+def _eager(settings: _Settings, *arrays: Array) -> _Output:
+    """An eager solve. What is no array in the state returns as structure."""
+    problem = settings.skeleton.fill(arrays)
+    solution = _solve(*problem, throw=False, name=settings.name)
+    if problem[_STATE] is not sentinel:  # the caller has it
+        return dataclasses.replace(solution, state=()), Static(None)
+    state_arrays, skeleton = split(solution.state)
+    return dataclasses.replace(solution, state=state_arrays), Static(skeleton)
+
+
+def _eager_and_checked(settings: _Settings, *arrays: Array) -> tuple[Array, _Output]:
+    """An eager solve, and whether it succeeded.
+
+    On CPU, JAX runs a program that may call back on the thread that asks for it, and any other of
+    this size on another one, which costs 25 µs when the result is looked at at once [measured:
+    benchmarks/dense.py]. Hence the callback that does nothing, and that only a failure calls.
+    """
+    solution, skeleton = _eager(settings, *arrays)
+    (code,) = jax.tree.leaves(solution.result)
+    ok = code == SUCCESSFUL
+    if jax.default_backend() == "cpu":
+        same = lambda: jax.pure_callback(lambda x: x, jax.ShapeDtypeStruct((), bool), ok)
+        ok = jax.lax.cond(ok, lambda: ok, same)
+    return ok, (dataclasses.replace(solution, result=RESULTS.successful), skeleton)
+
+
+_compiled = jax.jit(_eager, static_argnums=0)
+_compiled_and_checked = jax.jit(_eager_and_checked, static_argnums=0)
+
+
+def _restored(output: _Output, state: Any) -> Solution:
+    """The solution with its state as the solver made it, or as the caller gave it."""
+    solution, skeleton = output
+    if skeleton.value is not None:
+        state = skeleton.value.fill(solution.state)
+    return Solution(solution.value, solution.result, solution.stats, state)
+
+
+def _solve(
+    operator: AbstractLinearOperator,
+    vector: PyTree[Any],
+    solver: AbstractLinearSolver[Any],
+    options: Options,
+    state: PyTree[Any],
+    adjoint: Any,
+    *,
+    throw: bool,
+    name: str | None,
+) -> Solution:
+    """Check the input, make the state, bind the primitive. Runs once for each trace."""
+    _check(operator, solver, options)
+    vector = jax.tree.map(inexact_asarray, vector)
+    if not structure_equal(vector, operator.out_structure()):
+        raise StructureError(
+            f"vector: its structure must be the operator's output structure "
+            f"{structure_str(operator.out_structure())}; got {structure_str(structure_of(vector))}. "
+            + _remedy(vector, operator)
+        )
+    if state is sentinel:
+        chosen, inner = solver.start(stop_gradient(operator), options)
+        state = inner if chosen is solver else (chosen, inner)
+    elif isinstance(solver, AutoLinearSolver):
+        chosen, inner = state
+    else:
+        chosen, inner = solver, state
+    problem = Problem(
+        operator, stop_gradient(inner), options, chosen, as_adjoint(adjoint, options), vector
+    )
+    call, operands = SolveCall.make(problem, throw=throw, kind=FORWARD, name=name)
+    value, result, stats = bind(call, operands)
+    return Solution(value, result, stats, state)
+
+
+def _check(operator: Any, solver: Any, options: Any) -> None:
+    if not isinstance(operator, AbstractLinearOperator):
+        raise TypeError(
+            "operator: must be an AbstractLinearOperator; got "
+            f"{type(operator).__name__}. Wrap a matrix as `MatrixLinearOperator(matrix)` and a "
+            "function as `FunctionLinearOperator(fn, structure)`, or call `solve(A, b)`, which takes "
+            "them as they are."
+        )
+    if not isinstance(solver, AbstractLinearSolver):
+        hint = f" Did you mean `{solver.__name__}()`?" if isinstance(solver, type) else ""
+        raise TypeError(
+            f"solver: must be an AbstractLinearSolver; got {solver!r}.{hint}"
+        )
+    if not isinstance(options, dict):
+        raise TypeError(f"options: must be a dictionary or None; got {type(options).__name__}.")
+
+
+def _remedy(vector: PyTree[Any], operator: AbstractLinearOperator) -> str:
+    leaves, expected = jax.tree.leaves(vector), jax.tree.leaves(operator.out_structure())
+    if [jnp.shape(x) for x in leaves] == [x.shape for x in expected]:
+        return "Only dtypes differ: cast one of the two (`solve` promotes both)."
+    if len(leaves) == 1 and jnp.ndim(leaves[0]) == 2:
+        return "For several right-hand sides use `jax.vmap`, or `solve(A, b)` with b of shape (n, k)."
+    return "Reshape it, or check the operator's structures."
+
+
+def invert(
+    operator: AbstractLinearOperator,
+    solver: AbstractLinearSolver[Any] = _DEFAULT_SOLVER,
+    *,
+    options: Options | None = None,
+    throw: bool = True,
+) -> FunctionLinearOperator:
+    """The operator A⁻¹ (or A†): `invert(A).mv(b)` is `linear_solve(A, b, solver).value`.
+
+    The factorization is made here, once. The inverse can be differentiated, batched, transposed and
+    combined with other operators.
+    """
+    options = {} if options is None else options
+    _check(operator, solver, options)
+    state = stop_gradient(solver.init(stop_gradient(operator), options))
+
+    def solve_with_state(vector: PyTree[Array]) -> PyTree[Array]:
+        return linear_solve(
+            operator, vector, solver, options=options, state=state, throw=throw
+        ).value
+
+    kept = [
+        (is_symmetric, symmetric_tag),
+        (is_diagonal, diagonal_tag),
+        (is_lower_triangular, lower_triangular_tag),
+        (is_upper_triangular, upper_triangular_tag),
+        (is_positive_semidefinite, positive_semidefinite_tag),
+        (is_negative_semidefinite, negative_semidefinite_tag),
+    ]
+    tags = {tag for has, tag in kept if has(operator)}
+    triangular = tags & {diagonal_tag, lower_triangular_tag, upper_triangular_tag}
+    if has_unit_diagonal(operator) and triangular:
+        tags.add(unit_diagonal_tag)
+    return FunctionLinearOperator(solve_with_state, operator.out_structure(), frozenset(tags))
+
+
+__all__ = ["RESULTS", "Solution", "invert", "linear_solve"]

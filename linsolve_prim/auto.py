@@ -1,0 +1,165 @@
+"""The automatic choice of a solver, from what the operator promises."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from jaxtyping import Array, PyTree
+
+from ._types import Options
+from .operators import (
+    AbstractLinearOperator,
+    AddLinearOperator,
+    ComposedLinearOperator,
+    ConjLinearOperator,
+    DiagonalLinearOperator,
+    DivLinearOperator,
+    IdentityLinearOperator,
+    MatrixLinearOperator,
+    MulLinearOperator,
+    NegLinearOperator,
+    PyTreeLinearOperator,
+    TaggedLinearOperator,
+    TridiagonalLinearOperator,
+    is_diagonal,
+    is_lower_triangular,
+    is_negative_semidefinite,
+    is_positive_semidefinite,
+    is_tridiagonal,
+    is_upper_triangular,
+)
+from .results import RESULTS
+from .solvers import CG, GMRES, LSMR, LU, QR, SVD, Cholesky, Diagonal, Triangular, Tridiagonal
+from .solvers.base import AbstractLinearSolver
+from .solvers.structures import require_square
+
+#: Up to this size an operator that is only known by its products is made dense (128 MiB in float64,
+#: and n products); beyond, a Krylov method takes its products one at a time.
+MATRIX_FREE_SIZE = 4096
+
+
+class Choice(NamedTuple):
+    """A solver, and why it was chosen."""
+
+    solver: AbstractLinearSolver[Any]
+    reason: str
+
+
+def is_matrix_free(operator: AbstractLinearOperator) -> bool:
+    """Whether an operator is known by its products only, so that its matrix costs n of them."""
+    held = (
+        MatrixLinearOperator,
+        PyTreeLinearOperator,
+        DiagonalLinearOperator,
+        TridiagonalLinearOperator,
+        IdentityLinearOperator,
+    )
+    if isinstance(operator, held):
+        return False
+    one = TaggedLinearOperator, MulLinearOperator, DivLinearOperator, NegLinearOperator
+    if isinstance(operator, (*one, ConjLinearOperator)):
+        return is_matrix_free(operator.operator)
+    if isinstance(operator, (AddLinearOperator, ComposedLinearOperator)):
+        return is_matrix_free(operator.operator1) or is_matrix_free(operator.operator2)
+    return True
+
+
+class AutoLinearSolver(AbstractLinearSolver[Any]):
+    """Chooses a solver by the operator's structure, tags and size.
+
+    - `well_posed=True`: square operators of full rank, anything else is an error. Diagonal →
+      `Diagonal`, tridiagonal → `Tridiagonal`, triangular → `Triangular`, definite → `Cholesky`, else
+      `LU`. Matrix-free operators of more than 4096 unknowns: definite → `CG`, else `GMRES`.
+    - `well_posed=None`: the same, and rectangular operators of full rank → `QR`.
+    - `well_posed=False`: any shape and rank, the pseudo-inverse solution: diagonal → `Diagonal`, else
+      `SVD`; large and matrix-free → `LSMR`.
+
+    It never picks a method whose assumptions the operator does not promise.
+    """
+
+    well_posed: bool | None = True
+
+    def choose(self, operator: AbstractLinearOperator) -> Choice:
+        """The solver for this operator, and the reason in words."""
+        if self.well_posed not in (True, False, None):
+            raise ValueError(
+                f"well_posed: must be True, False or None; got {self.well_posed!r}."
+            )
+        rows, columns = operator.out_size(), operator.in_size()
+        if self.well_posed is True:
+            require_square(operator, "AutoLinearSolver(well_posed=True)")
+        large = max(rows, columns) > MATRIX_FREE_SIZE and is_matrix_free(operator)
+        if self.well_posed is False:
+            return _choose_any_rank(operator, large)
+        if rows != columns:
+            return Choice(QR(), f"the operator is {rows}×{columns}: least squares, full rank assumed")
+        return _choose_square(operator, large, well_posed=self.well_posed is True)
+
+    def select_solver(self, operator: AbstractLinearOperator) -> AbstractLinearSolver[Any]:
+        """The solver that will be used for this operator."""
+        return self.choose(operator).solver
+
+    def start(
+        self, operator: AbstractLinearOperator, options: Options
+    ) -> tuple[AbstractLinearSolver[Any], Any]:
+        return self.select_solver(operator).start(operator, options)
+
+    # Used through `linear_solve`, this solver steps back behind its choice (`start`). These methods
+    # serve those who call a solver by hand, and solvers that wrap another.
+
+    def init(self, operator: AbstractLinearOperator, options: Options) -> Any:
+        return self.start(operator, options)
+
+    def compute(
+        self, state: Any, vector: PyTree[Array], options: Options
+    ) -> tuple[PyTree[Array], RESULTS, dict[str, Any]]:
+        solver, inner = state
+        return solver.compute(inner, vector, options)
+
+    def transpose(self, state: Any, options: Options) -> tuple[Any, Options]:
+        solver, inner = state
+        inner, options = solver.transpose(inner, options)
+        return (solver, inner), options
+
+    def conj(self, state: Any, options: Options) -> tuple[Any, Options]:
+        solver, inner = state
+        inner, options = solver.conj(inner, options)
+        return (solver, inner), options
+
+    def assume_full_rank(self) -> bool:
+        return self.well_posed is not False
+
+
+def _choose_any_rank(operator: AbstractLinearOperator, large: bool) -> Choice:
+    if is_diagonal(operator):
+        return Choice(Diagonal(), "the operator is diagonal (entries of zero are left out)")
+    if large:
+        return Choice(
+            LSMR(),
+            f"any rank is allowed, and the operator is matrix-free with {operator.in_size()} "
+            f"unknowns, more than {MATRIX_FREE_SIZE}: it is not made dense",
+        )
+    return Choice(SVD(), "any shape and rank is allowed (well_posed=False)")
+
+
+def _choose_square(operator: AbstractLinearOperator, large: bool, well_posed: bool) -> Choice:
+    definite = is_positive_semidefinite(operator) or is_negative_semidefinite(operator)
+    if is_diagonal(operator):
+        return Choice(Diagonal(well_posed=well_posed), "the operator is diagonal")
+    if is_tridiagonal(operator):
+        return Choice(Tridiagonal(), "the operator is tridiagonal")
+    if is_lower_triangular(operator) or is_upper_triangular(operator):
+        side = "lower" if is_lower_triangular(operator) else "upper"
+        return Choice(Triangular(), f"the operator is {side} triangular")
+    if large:
+        size = (
+            f"the operator is matrix-free with {operator.in_size()} unknowns, more than "
+            f"{MATRIX_FREE_SIZE}: it is not made dense"
+        )
+        if definite:
+            return Choice(CG(), f"{size}; it is definite")
+        return Choice(GMRES(), f"{size}; nothing more is promised of it")
+    if definite:
+        sign = "positive" if is_positive_semidefinite(operator) else "negative"
+        return Choice(Cholesky(), f"the operator is tagged {sign} definite")
+    return Choice(LU(), "the operator is square, and nothing more is promised of it")

@@ -1,0 +1,49 @@
+"""The exceptions and warnings of the package.
+
+Bad input is a `ValueError` or `TypeError` at trace time. A solve that fails numerically raises a
+`LinearSolveError` (if `throw=True`), whose `solution` holds the last estimate and its statistics.
+"""
+
+from typing import Any
+
+
+class StructureError(ValueError):
+    """Shapes, dtypes or pytree structures that do not fit together."""
+
+
+class NonlinearFunctionError(ValueError):
+    """A function that was given as a linear operator is not linear (nor affine) in its argument."""
+
+
+class PrecisionWarning(UserWarning):
+    """The operator and the right-hand side have different precisions, and one was promoted."""
+
+
+class LinearSolveError(RuntimeError):
+    """A linear solve failed. `solution` is the `Solution` with the last estimate, where known."""
+
+    solution: Any
+
+    def __init__(self, message: str, solution: Any = None):
+        super().__init__(message)
+        self.solution = solution
+
+
+class ConvergenceError(LinearSolveError):
+    """An iterative method did not reach its tolerance."""
+
+
+class NotConverged(ConvergenceError):
+    """The iteration ended above its tolerance: too few steps, stagnation, or an untrue success."""
+
+
+class Diverged(ConvergenceError):
+    """The iteration broke down or overflowed."""
+
+
+class SingularMatrixError(LinearSolveError):
+    """The operator is singular to working precision, or contradicts its tags."""
+
+
+class NonFiniteInputError(LinearSolveError):
+    """The operator or the right-hand side holds NaN or infinity."""

@@ -1,0 +1,133 @@
+"""Telling what a solve would do, without doing it; and what solvers there are."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from . import solvers
+from ._types import structure_str
+from .auto import AutoLinearSolver, is_matrix_free
+from .operators import (
+    AbstractLinearOperator,
+    FunctionLinearOperator,
+    MatrixLinearOperator,
+    has_unit_diagonal,
+    is_diagonal,
+    is_lower_triangular,
+    is_negative_semidefinite,
+    is_positive_semidefinite,
+    is_symmetric,
+    is_tridiagonal,
+    is_upper_triangular,
+)
+from .simple import as_array, is_matrix
+from .solvers.base import AbstractLinearSolver
+
+_PROPERTIES = {
+    "symmetric": is_symmetric,
+    "diagonal": is_diagonal,
+    "tridiagonal": is_tridiagonal,
+    "unit diagonal": has_unit_diagonal,
+    "lower triangular": is_lower_triangular,
+    "upper triangular": is_upper_triangular,
+    "positive semidefinite": is_positive_semidefinite,
+    "negative semidefinite": is_negative_semidefinite,
+}
+
+
+def explain(A: Any, b: Any = None, solver: AbstractLinearSolver[Any] | None = None) -> str:
+    """What `solve(A, b, solver)` would do and why, in words. Nothing is solved.
+
+    `A` and `b` are as for `solve`; a function needs `b` (to know its size).
+    """
+    operator = _describe_operator(A, b)
+    solver = AutoLinearSolver(well_posed=True) if solver is None else solver
+    promised = [name for name, has in _PROPERTIES.items() if has(operator)]
+    lines = [
+        f"operator: {type(operator).__name__}, {operator.out_size()}×{operator.in_size()}, from "
+        f"{structure_str(operator.in_structure())} to {structure_str(operator.out_structure())}, "
+        + ("known by its products only" if is_matrix_free(operator) else "held as arrays"),
+        f"promised: {', '.join(promised) or 'nothing'}",
+    ]
+    if isinstance(solver, AutoLinearSolver):
+        choice = solver.choose(operator)
+        lines.append(f"solver: {choice.solver!r}, because {choice.reason}")
+        chosen = choice.solver
+    else:
+        lines.append(f"solver: {solver!r}, as asked for")
+        chosen = solver
+    rank = "assumes full rank" if chosen.assume_full_rank() else "any rank (pseudo-inverse)"
+    judged = "its own rule on the true residual" if chosen.checks_residual() else (
+        "the true residual, ‖b − Ax‖ ≤ "
+        f"{float(chosen.tolerance(jnp.ones((), _real_dtype(operator)))):.1e}·‖b‖"
+    )
+    lines.append(f"rank: {rank}")
+    lines.append(f"success is judged by: {judged}")
+    lines.append("derivatives: implicit; tangents with the same state, cotangents with its transpose")
+    return "\n".join(lines)
+
+
+def _real_dtype(operator: AbstractLinearOperator) -> Any:
+    leaf = jax.tree.leaves(operator.out_structure())[0]
+    return jnp.finfo(leaf.dtype).dtype
+
+
+def _describe_operator(A: Any, b: Any) -> AbstractLinearOperator:
+    if isinstance(A, AbstractLinearOperator):
+        return A
+    if is_matrix(A):
+        matrix = as_array(A, "A")
+        return MatrixLinearOperator(matrix.reshape((-1, *matrix.shape[-2:]))[0])
+    if callable(A):
+        if b is None:
+            raise ValueError("b: is needed to explain a function, to know its size; got None.")
+        like = jax.eval_shape(lambda: jax.tree.map(jnp.asarray, b))
+        return FunctionLinearOperator(A, like)
+    raise TypeError(f"A: must be an array, an operator or a function; got {type(A).__name__}.")
+
+
+@dataclasses.dataclass(frozen=True)
+class SolverInfo:
+    """A row of `list_solvers()`."""
+
+    name: str
+    kind: str
+    needs: str
+    rectangular: bool
+    assumes_full_rank: bool
+
+
+_NEEDS = {
+    "Cholesky": "definite",
+    "CG": "definite",
+    "Triangular": "triangular",
+    "Tridiagonal": "tridiagonal",
+    "Diagonal": "diagonal",
+    "NormalCG": "nothing",
+}
+_RECTANGULAR = {"QR", "SVD", "LSMR", "Normal", "NormalCG"}
+_ITERATIVE = {"CG", "GMRES", "BiCGStab", "LSMR", "NormalCG"}
+
+
+def list_solvers() -> list[SolverInfo]:
+    """Every solver that the package has: its name, kind and what it needs of an operator."""
+    rows = []
+    for name, cls in sorted(vars(solvers).items()):
+        is_solver = inspect.isclass(cls) and issubclass(cls, AbstractLinearSolver)
+        if not is_solver or cls is AbstractLinearSolver or name == "Normal":
+            continue
+        rows.append(
+            SolverInfo(
+                name=name,
+                kind="iterative" if name in _ITERATIVE else "direct",
+                needs=_NEEDS.get(name, "nothing" if name in _RECTANGULAR else "square"),
+                rectangular=name in _RECTANGULAR,
+                assumes_full_rank=cls().assume_full_rank(),
+            )
+        )
+    return rows

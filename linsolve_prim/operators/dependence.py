@@ -1,0 +1,304 @@
+"""How the variables of a jaxpr depend on its unknowns: not at all, linearly, affinely, otherwise.
+
+An abstract interpretation. The value of a variable is one of
+
+    zero  ⊑  constant  ⊑  affine  ⊑  nonlinear
+    zero  ⊑  linear    ⊑  affine
+
+represented by two bits (does it depend on the unknowns? may it be nonzero where they are zero?) and
+the name of the primitive that broke linearity. Rules are looked up by a primitive's name; one without
+a rule is judged by its own derivative: f is affine if its tangent does not depend on the primal.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.extend import core as jex
+
+from .._types import is_inexact
+
+
+@dataclasses.dataclass(frozen=True)
+class Dependence:
+    """Of one variable on the unknowns."""
+
+    varies: bool = False
+    offset: bool = False
+    culprit: str | None = None
+
+    def join(self, other: Dependence) -> Dependence:
+        """The least value above both: what a sum of the two is."""
+        return Dependence(
+            self.varies or other.varies,
+            self.offset or other.offset,
+            self.culprit or other.culprit,
+        )
+
+
+ZERO, CONSTANT = Dependence(), Dependence(offset=True)
+LINEAR, AFFINE = Dependence(varies=True), Dependence(varies=True, offset=True)
+
+Deps = list[Dependence]
+Rule = Callable[[Any, Deps, "Notes"], Deps]
+
+
+@dataclasses.dataclass
+class Notes:
+    """What was met on the way."""
+
+    hides_derivative: bool = False  # `jax.jvp` of the function is not its linear part
+
+
+def join(deps: Iterable[Dependence]) -> Dependence:
+    out = ZERO
+    for dep in deps:
+        out = out.join(dep)
+    return out
+
+
+def interpret(jaxpr: Any, deps: Sequence[Dependence], notes: Notes) -> Deps:
+    """The dependence of each output of a jaxpr (open or closed), given that of its inputs."""
+    jaxpr = getattr(jaxpr, "jaxpr", jaxpr)
+    env: dict[Any, Dependence] = {var: CONSTANT for var in jaxpr.constvars}
+    env.update(zip(jaxpr.invars, deps))
+
+    def read(atom: Any) -> Dependence:
+        if isinstance(atom, jex.Literal):
+            return ZERO if np.all(np.asarray(atom.val) == 0) else CONSTANT
+        return env[atom]
+
+    for eqn in jaxpr.eqns:
+        env.update(zip(eqn.outvars, _apply(eqn, [read(atom) for atom in eqn.invars], notes)))
+    return [read(atom) for atom in jaxpr.outvars]
+
+
+def _apply(eqn: Any, deps: Deps, notes: Notes) -> Deps:
+    name = eqn.primitive.name
+    if name in _STRUCTURED:
+        return _STRUCTURED[name](eqn, deps, notes)
+    if any(dep.culprit for dep in deps):
+        return [join(deps)] * len(eqn.outvars)
+    if name in _RULES:
+        return _RULES[name](eqn, deps, notes)
+    return _by_derivative(eqn, deps, notes)
+
+
+def _nonlinear(eqn: Any) -> Deps:
+    return [Dependence(True, True, eqn.primitive.name)] * len(eqn.outvars)
+
+
+# ---- Rules ---------------------------------------------------------------------------------------
+
+
+def _linear_in(*positions: int) -> Rule:
+    """Jointly linear in the operands at `positions` (all, if none are given), for constant others."""
+
+    def rule(eqn: Any, deps: Deps, notes: Notes) -> Deps:
+        linear = set(positions or range(len(deps)))
+        if any(dep.varies for i, dep in enumerate(deps) if i not in linear):
+            return _nonlinear(eqn)
+        return [join(deps[i] for i in linear)] * len(eqn.outvars)
+
+    return rule
+
+
+def _each(eqn: Any, deps: Deps, notes: Notes) -> Deps:
+    """Linear in each operand on its own, output for operand."""
+    return list(deps)
+
+
+def _bilinear(eqn: Any, deps: Deps, notes: Notes) -> Deps:
+    one, two = deps
+    if one.varies and two.varies:
+        return _nonlinear(eqn)
+    if ZERO in deps:
+        return [ZERO]
+    return [two if two.varies else one]
+
+
+def _convert(eqn: Any, deps: Deps, notes: Notes) -> Deps:
+    """Rounding to another precision counts as linear; rounding to an integer does not."""
+    if deps[0].varies and not jnp.issubdtype(eqn.params["new_dtype"], jnp.inexact):
+        return _nonlinear(eqn)
+    return deps
+
+
+def _select(eqn: Any, deps: Deps, notes: Notes) -> Deps:
+    return _nonlinear(eqn) if deps[0].varies else [join(deps[1:])]
+
+
+def _gather(eqn: Any, deps: Deps, notes: Notes) -> Deps:
+    (out,) = _linear_in(0)(eqn, deps, notes)
+    return [out] if eqn.params.get("fill_value") in (None, 0) else [out.join(CONSTANT)]
+
+
+def _scatter(eqn: Any, deps: Deps, notes: Notes) -> Deps:
+    """`x.at[i].set(y)`. (`x.at[i].apply(f)` is the same primitive, with f as a jaxpr.)"""
+    update = eqn.params.get("update_jaxpr")
+    if update is not None and update.eqns:
+        return _by_derivative(eqn, deps, notes)
+    return _linear_in(0, 2)(eqn, deps, notes)
+
+
+def _stop_gradient(eqn: Any, deps: Deps, notes: Notes) -> Deps:
+    notes.hides_derivative |= deps[0].varies
+    return deps
+
+
+def _piecewise(eqn: Any, deps: Deps, notes: Notes) -> Deps:
+    """The derivative does not show that these are not linear: it is constant on pieces."""
+    return _nonlinear(eqn) if any(dep.varies for dep in deps) else [CONSTANT] * len(eqn.outvars)
+
+
+def _by_derivative(eqn: Any, deps: Deps, notes: Notes) -> Deps:
+    varying = [i for i, dep in enumerate(deps) if dep.varies]
+    if not varying:
+        return [CONSTANT] * len(eqn.outvars)
+    avals = [atom.aval for atom in eqn.invars]
+    exact = [is_inexact(var.aval) for var in eqn.outvars]
+    if not all(is_inexact(avals[i]) for i in varying):
+        return _nonlinear(eqn)
+    step = jex.Jaxpr((), _fresh(eqn.invars), eqn.outvars, [eqn])
+    structures = [jax.ShapeDtypeStruct(aval.shape, aval.dtype) for aval in avals]
+    chosen = [structures[i] for i in varying]
+
+    def tangent(operands: list[Any], primals: list[Any], tangents: list[Any]) -> list[Any]:
+        def f(*primals: Any) -> list[Any]:
+            full = list(operands)
+            for i, x in zip(varying, primals):
+                full[i] = x
+            return [y for y, keep in zip(_run(step, eqn, full), exact) if keep]
+
+        return jax.jvp(f, primals, tangents)[1]
+
+    try:
+        traced = jax.make_jaxpr(tangent)(structures, chosen, chosen).jaxpr
+    except Exception:  # no derivative rule: nothing is known, so it is not known to be linear
+        return _nonlinear(eqn)
+    others, n = len(structures), len(varying)
+    primal = _reaches(traced, set(range(others, others + n)))
+    moving = iter(zip(primal, _reaches(traced, set(range(others + n, others + 2 * n)))))
+    verdicts = [next(moving) if keep else (False, False) for keep in exact]
+    (bad,) = set(_nonlinear(eqn))
+    return [bad if on_primal or not on_tangent else AFFINE for on_primal, on_tangent in verdicts]
+
+
+def _fresh(atoms: Sequence[Any]) -> list[Any]:
+    return [atom for atom in dict.fromkeys(a for a in atoms if not isinstance(a, jex.Literal))]
+
+
+def _run(step: Any, eqn: Any, operands: list[Any]) -> list[Any]:
+    env = dict(zip(eqn.invars, operands))
+    return jax.core.eval_jaxpr(step, (), *[env[var] for var in step.invars])
+
+
+def _reaches(jaxpr: Any, sources: set[int]) -> list[bool]:
+    """Which outputs of a jaxpr depend on any of the inputs with the given numbers."""
+    marked = {var for i, var in enumerate(jaxpr.invars) if i in sources}
+    is_marked = lambda atom: not isinstance(atom, jex.Literal) and atom in marked
+    for eqn in jaxpr.eqns:
+        if any(map(is_marked, eqn.invars)):
+            marked.update(eqn.outvars)
+    return [is_marked(atom) for atom in jaxpr.outvars]
+
+
+_RULES: dict[str, Rule] = {
+    "convert_element_type": _convert,
+    "select_n": _select,
+    "gather": _gather,
+    "scatter": _scatter,
+    "scatter-add": _linear_in(0, 2),
+    "scatter-sub": _linear_in(0, 2),
+    "dynamic_slice": _linear_in(0),
+    "dynamic_update_slice": _linear_in(0, 1),
+    "div": _linear_in(0),
+    "triangular_solve": _linear_in(1),
+    "stop_gradient": _stop_gradient,
+    "rem": _piecewise,
+}
+_RULES |= dict.fromkeys(("mul", "dot_general", "conv_general_dilated"), _bilinear)
+_RULES |= dict.fromkeys(
+    (
+        "add", "sub", "add_any", "neg", "real", "imag", "conj", "complex", "copy", "copy_p",
+        "reshape", "broadcast_in_dim", "squeeze", "expand_dims", "transpose", "rev", "concatenate",
+        "pad", "slice", "split", "reduce_sum", "cumsum", "reduce_window_sum", "fft",
+        "reduce_precision", "ppermute", "all_gather", "all_to_all", "reduce_scatter", "pvary",
+        "pcast", "mesh_cast", "reshard", "sharding_constraint",
+    ),
+    _linear_in(),
+)  # fmt: skip
+_RULES |= dict.fromkeys(("psum", "psum2", "psum_invariant", "optimization_barrier"), _each)
+_RULES |= dict.fromkeys(("device_put",), _each)
+
+
+# ---- Calls and control flow ----------------------------------------------------------------------
+
+
+def _call(eqn: Any, deps: Deps, notes: Notes) -> Deps:
+    name = "call_jaxpr" if "call_jaxpr" in eqn.params else "jaxpr"
+    return interpret(eqn.params[name], deps, notes)
+
+
+def _custom_vjp(eqn: Any, deps: Deps, notes: Notes) -> Deps:
+    notes.hides_derivative |= any(dep.varies for dep in deps)
+    return _call(eqn, deps, notes)
+
+
+def _cond(eqn: Any, deps: Deps, notes: Notes) -> Deps:
+    index, *operands = deps
+    outs = [interpret(branch, operands, notes) for branch in eqn.params["branches"]]
+    if index.varies:
+        return [index.join(_nonlinear(eqn)[0])] * len(eqn.outvars)
+    return [join(out) for out in zip(*outs)]
+
+
+def _scan(eqn: Any, deps: Deps, notes: Notes) -> Deps:
+    start = eqn.params["num_consts"]
+    stop = start + eqn.params["num_carry"]
+    consts, carry, xs = deps[:start], deps[start:stop], deps[stop:]
+
+    def body(carry: Deps) -> Deps:
+        return interpret(eqn.params["jaxpr"], [*consts, *carry, *xs], notes)
+
+    carry = _fixpoint(lambda carry: body(carry)[: len(carry)], carry)
+    return [*carry, *body(carry)[len(carry) :]]
+
+
+def _while(eqn: Any, deps: Deps, notes: Notes) -> Deps:
+    cond_end = eqn.params["cond_nconsts"]
+    body_end = cond_end + eqn.params["body_nconsts"]
+    cond_consts, body_consts = deps[:cond_end], deps[cond_end:body_end]
+    carry = _fixpoint(
+        lambda carry: interpret(eqn.params["body_jaxpr"], [*body_consts, *carry], notes),
+        deps[body_end:],
+    )
+    (goes_on,) = interpret(eqn.params["cond_jaxpr"], [*cond_consts, *carry], notes)
+    if goes_on.varies:
+        return [goes_on.join(_nonlinear(eqn)[0])] * len(eqn.outvars)
+    return carry
+
+
+def _fixpoint(step: Callable[[Deps], Deps], carry: Deps) -> Deps:
+    """The least carry that a loop's body does not change. It is found, as values only rise."""
+    while True:
+        after = [one.join(two) for one, two in zip(carry, step(carry))]
+        if after == carry:
+            return carry
+        carry = after
+
+
+_STRUCTURED: dict[str, Rule] = {"cond": _cond, "scan": _scan, "while": _while}
+_STRUCTURED |= dict.fromkeys(
+    (
+        "jit", "pjit", "closed_call", "core_call", "checkpoint", "remat", "remat2", "shard_map",
+        "custom_jvp_call",
+    ),
+    _call,
+)  # fmt: skip
+_STRUCTURED |= dict.fromkeys(("custom_vjp_call", "custom_vjp_call_jaxpr"), _custom_vjp)

@@ -1,0 +1,82 @@
+"""`FunctionLinearOperator`: a linear Python function."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import equinox as eqx
+import jax
+from jaxtyping import Array, PyTree
+
+from .._types import Structure, inexact_asarray
+from . import functions as fns
+from .base import AbstractLinearOperator
+from .closure import ClosedFunction, close
+from .structures import PackedStructure, check_vector, inexact_structure, pack, unpack
+from .tags import as_tags, transpose_tags
+
+
+class FunctionLinearOperator(AbstractLinearOperator):
+    """The operator x ↦ fn(x) of a *linear* function of pytrees. (It is believed to be linear:
+    `linsolve_prim.operators.check_linear` says whether it is.)
+
+    Its transpose is found by `jax.linear_transpose`. It is differentiable in every array that `fn`
+    captures.
+    """
+
+    fn: Callable[[PyTree[Array]], PyTree[Array]]
+    input_structure: PackedStructure = eqx.field(static=True)
+    output_structure: PackedStructure = eqx.field(static=True)
+    tags: frozenset[object] = eqx.field(static=True)
+
+    def __init__(
+        self,
+        fn: Callable[[PyTree[Array]], PyTree[Array]],
+        input_structure: PyTree,
+        tags: object | Iterable[object] = (),
+        closure_convert: bool = True,
+    ):
+        """**Arguments**
+
+        - `fn`: a linear function from one pytree of arrays to another.
+        - `input_structure`: a pytree of `jax.ShapeDtypeStruct` (or of arrays, for their shapes and
+          dtypes). Integers stand for the default float dtype.
+        - `tags`: what is promised about the operator.
+        - `closure_convert`: trace `fn` now, once. If `False`, `fn` is called for each product and must
+          be a pytree itself, if it captures arrays that are traced or differentiated.
+        """
+        structure = inexact_structure(input_structure)
+        if closure_convert:
+            fn = close(_inexact(fn), structure)
+            self.output_structure = fn.output_structure
+        else:
+            self.output_structure = pack(inexact_structure(jax.eval_shape(fn, structure)))
+        self.fn = fn
+        self.input_structure = pack(structure)
+        self.tags = as_tags(tags)
+
+    def mv(self, vector: PyTree[Array]) -> PyTree[Array]:
+        check_vector(vector, self.in_structure())
+        return self.fn(vector)
+
+    def transpose(self) -> FunctionLinearOperator:
+        if fns.is_symmetric(self):
+            return self
+        transposed = jax.linear_transpose(self.fn, self.in_structure())
+        return FunctionLinearOperator(
+            lambda vector: transposed(vector)[0], self.out_structure(), transpose_tags(self.tags)
+        )
+
+    def in_structure(self) -> Structure:
+        return unpack(self.input_structure)
+
+    def out_structure(self) -> Structure:
+        return unpack(self.output_structure)
+
+
+def _inexact(fn: Callable[..., Any]) -> Callable[..., Any]:
+    """`fn` with integer results promoted to the default float dtype."""
+    if isinstance(fn, ClosedFunction):
+        return fn
+    return lambda *args: jax.tree.map(inexact_asarray, fn(*args))

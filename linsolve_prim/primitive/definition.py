@@ -1,0 +1,86 @@
+"""`linear_solve_p` itself: how it is bound, evaluated, typed and lowered.
+
+The rules stand in files of their own, and are registered in `register.py`.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+from jax.extend.core import Primitive
+
+from .._varying import vary_together
+from ..results import Solution
+from .call import SolveCall
+from .failure import Failure, Inputs, raise_if_failed, raise_inside
+from .run import run, run_with_verdict, unwrap_stats
+
+linear_solve_p = Primitive("linear_solve")
+linear_solve_p.multiple_results = True
+
+
+def bind(
+    call: SolveCall, operands: Sequence[Any], *, unwrap: bool = True
+) -> tuple[Any, Any, dict[str, Any]]:
+    """`(value, result, stats)` of a solve, as one equation of the program being traced."""
+    # Under `shard_map`, operands that vary over different mesh axes are first brought to vary over
+    # the same ones: the transpose of that cast is the `psum` that cotangents of replicated
+    # operands need.
+    operands = vary_together(*operands)
+    out_tree = jax.tree.structure(jax.eval_shape(functools.partial(run, call), *operands))
+    flat = linear_solve_p.bind(*operands, call=call)
+    value, result, stats = jax.tree.unflatten(out_tree, flat)
+    return value, result, unwrap_stats(stats) if unwrap else stats
+
+
+def _describe(call: SolveCall, operands: Sequence[Any]) -> Failure:
+    """What a message about this solve says."""
+    solver = repr(call.problem(operands).solver)
+    return Failure(solver, call.kind, call.name)
+
+
+@linear_solve_p.def_impl
+def _impl(*operands: Any, call: SolveCall) -> list[Any]:
+    """Eager evaluation: compiled without a callback; a failure is raised here, by its own class."""
+    value, result, stats = _run_eagerly(call, *operands)
+    if call.throw:
+        solution = Solution(value, result, unwrap_stats(stats), call.problem(operands).state)
+        raise_if_failed(solution, functools.partial(_describe, call, operands))
+    return jax.tree.leaves((value, result, stats))
+
+
+_run_eagerly = jax.jit(run, static_argnums=0)
+
+
+@linear_solve_p.def_abstract_eval
+def _abstract_eval(*avals: Any, call: SolveCall) -> list[Any]:
+    structs = [jax.ShapeDtypeStruct(a.shape, a.dtype) for a in avals]
+    out = jax.tree.leaves(jax.eval_shape(functools.partial(run, call), *structs))
+    # A fresh aval would forget over which mesh axes the solution varies, and gradients under
+    # `shard_map` would silently lack a `psum`: derive every output from an operand.
+    reference = avals[-1]
+    return [
+        reference.update(
+            shape=s.shape,
+            dtype=s.dtype,
+            weak_type=False,
+            sharding=reference.sharding if s.shape == reference.shape else None,
+        )
+        for s in out
+    ]
+
+
+def lowered(*operands: Any, call: SolveCall) -> list[Any]:
+    """The compiled program of a solve; with `throw`, it ends in a conditional that raises."""
+    value, result, stats, verdict = run_with_verdict(call, *operands)
+    if call.throw:
+        op_arrays, _, vec_arrays = call.groups(operands)
+        i, j = len(op_arrays), len(operands) - len(vec_arrays)
+        which = (*range(i), *range(j, len(operands)))
+        batched = [[level.batched[k] for level in call.levels] for k in which]
+        inputs = Inputs([*op_arrays, *vec_arrays], batched)
+        value = raise_inside(value, verdict, inputs, _describe(call, operands))
+    return jax.tree.leaves((value, result, stats))

@@ -1,0 +1,143 @@
+"""From result codes to exceptions: eagerly, or from inside a compiled program.
+
+JAX has no way to raise from compiled code but an exception in a host callback, which arrives as
+`jax.JaxRuntimeError` (or `ValueError`) with our class and message as text. So outside of
+`jax.jit` we look at the result code ourselves and raise the class proper, with the solution.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from .._varying import vary_like, varying_axes
+from ..errors import (
+    Diverged,
+    LinearSolveError,
+    NonFiniteInputError,
+    NotConverged,
+    SingularMatrixError,
+)
+from ..results import RESULTS, SUCCESSFUL, Solution
+from .judge import Verdict
+
+_EXCEPTIONS: dict[str, type[LinearSolveError]] = {
+    "max_steps_reached": NotConverged,
+    "stagnation": NotConverged,
+    "conlim": NotConverged,
+    "inaccurate": NotConverged,
+    "breakdown": Diverged,
+    "diverged": Diverged,
+    "singular": SingularMatrixError,
+    "nonfinite_input": NonFiniteInputError,
+}
+
+
+def _code(result: Any) -> Any:
+    (code,) = jax.tree.leaves(result)
+    return code
+
+
+# Codes are numbered in the order of the enumeration's members.
+_BY_CODE = {int(_code(getattr(RESULTS, name))): name for name in _EXCEPTIONS}
+_NONFINITE = int(_code(RESULTS.nonfinite_input))
+_SINGULAR = int(_code(RESULTS.singular))
+_INACCURATE = int(_code(RESULTS.inaccurate))
+_PHASES = {"forward": "", "tangent": " for a tangent (jvp)", "adjoint": " for a cotangent (adjoint)"}
+
+
+class Failure(NamedTuple):
+    """What a message says of the solve that failed."""
+
+    solver: str
+    kind: str
+    name: str | None
+
+
+class Inputs(NamedTuple):
+    """The arrays of A and b, and for each which `vmap`s batch it (innermost first)."""
+
+    arrays: list[Any]
+    batched: list[list[bool]]
+
+    def finite(self, arrays: list[np.ndarray], lane: tuple[int, ...]) -> bool:
+        """Whether the input of one lane (outermost `vmap` first) is finite."""
+        for array, batched in zip(arrays, self.batched):
+            index = tuple(i for i, flag in zip(lane, reversed(batched)) if flag)
+            one = np.asarray(array)[index]
+            if jnp.issubdtype(one.dtype, jnp.inexact) and not np.all(np.isfinite(one)):
+                return False
+        return True
+
+
+def _exception(
+    code: int, failed: np.ndarray, stats: dict[str, Any], what: Failure
+) -> LinearSolveError:
+    """The exception for the given code; `failed` says which lanes did."""
+    member = _BY_CODE.get(code)
+    cls = _EXCEPTIONS.get(member or "", LinearSolveError)
+    shape, where = failed.shape, np.flatnonzero(failed)
+    title = f" {what.name!r}" if what.name else ""
+    text = f"{cls.__name__}: the solve{title}{_PHASES[what.kind]} by {what.solver} failed ({member})."
+    if shape:
+        lanes = [np.unravel_index(i, shape) for i in where[:8]]
+        shown = ", ".join(str(tuple(int(j) for j in lane)) for lane in lanes)
+        more = ", …" if where.size > 8 else ""
+        text += f" Failed lanes: {shown}{more} ({where.size} of {failed.size})."
+    facts = []
+    for key in ("num_steps", "max_steps", "residual_norm", "relative_residual"):
+        values = np.asarray(stats[key]) if key in stats else np.zeros(0)
+        if values.shape == shape:
+            facts.append(f"{key} = {values.ravel()[where[0]]:.3g}")
+    if facts:
+        text += "\n" + ", ".join(facts) + "."
+    if member is not None:
+        text += "\n" + RESULTS[getattr(RESULTS, member)]
+    return cls(text)
+
+
+def raise_if_failed(solution: Solution, describe: Callable[[], Failure]) -> None:
+    """Raise the named exception of a concrete result, with the solution. Waits for the result."""
+    codes = np.asarray(_code(solution.result))
+    failed = codes != SUCCESSFUL
+    if not failed.any():
+        return
+    code = int(codes[failed].ravel()[0])
+    stats = {k: v for k, v in solution.stats.items() if hasattr(v, "dtype")}
+    error = _exception(code, failed, stats, describe())
+    error.solution = solution
+    raise error
+
+
+def raise_inside(value: Any, verdict: Verdict, inputs: Inputs, what: Failure) -> Any:
+    """`value`, such that using it raises if the solve (of any lane) failed.
+
+    The callback runs only then, and finds out for itself what else there is to say.
+    """
+    axes = varying_axes((value, verdict.failed))
+
+    def fail(verdict: Verdict, arrays: Any, leaves: Any) -> Any:
+        failed = np.asarray(verdict.failed)
+        lane = tuple(int(i) for i in np.argwhere(failed)[0])
+        code = int(np.asarray(verdict.claim)[lane])
+        if not inputs.finite(arrays, lane):
+            code = _NONFINITE
+        elif code == SUCCESSFUL:
+            finite = all(np.all(np.isfinite(np.asarray(leaf)[lane])) for leaf in leaves)
+            code = _INACCURATE if finite else _SINGULAR
+        stats = {k: v for k, v in verdict._asdict().items() if v is not None}
+        raise _exception(code, failed, stats, what)
+
+    def fail_with(leaves: Any) -> Any:
+        structs = [jax.ShapeDtypeStruct(x.shape, x.dtype) for x in leaves]
+        out = jax.pure_callback(fail, structs, verdict, inputs.arrays, leaves)
+        return vary_like(out, axes)
+
+    leaves, treedef = jax.tree.flatten(value)
+    leaves = vary_like(leaves, axes)
+    leaves = jax.lax.cond(jnp.any(verdict.failed), fail_with, lambda leaves: leaves, leaves)
+    return jax.tree.unflatten(treedef, leaves)

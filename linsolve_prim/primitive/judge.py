@@ -1,0 +1,122 @@
+"""The verdict on a solve, from its true residual.
+
+A solver says how it thinks that it went; this file says how it went. Success needs ‖b − Ax‖₂ within
+`solver.tolerance(‖b‖₂)`; where A may be rank deficient or is rectangular, so that the residual need
+not vanish, it needs the normal equations to hold instead.
+
+All of this is a part of every compiled solve, so it is written for few operations: a NaN or infinity
+anywhere makes the residual one, and needs no test of its own; whether the *input* was to blame is
+asked only once a solve has failed.
+"""
+
+from __future__ import annotations
+
+import functools
+
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, PyTree
+
+from .._norms import two_norm
+from .._tree import tree_all_finite, tree_real_dtype, tree_sub
+from ..operators import AbstractLinearOperator, conj
+from ..results import REASONS, RESULTS, SUCCESSFUL
+from .call import Problem
+
+
+def _probe(operator: AbstractLinearOperator) -> PyTree[Array]:
+    """A fixed vector that is orthogonal to no singular vector that one is likely to meet."""
+    start = 0
+    leaves, treedef = jax.tree.flatten(operator.in_structure())
+    out = []
+    for leaf in leaves:
+        wave = jnp.cos(1.0 + 0.7390851 * jnp.arange(start, start + leaf.size)) + 0.5
+        out.append(wave.reshape(leaf.shape).astype(leaf.dtype))
+        start += leaf.size
+    return jax.tree.unflatten(treedef, out)
+
+
+def _normal_equations_hold(problem: Problem, residual: PyTree[Array], r_norm: Array) -> Array:
+    """‖Aᴴr‖ ≤ tol·‖A‖·‖r‖, with ‖A‖ bounded from below by one product with a fixed vector."""
+    operator = problem.operator
+    probe = _probe(operator)
+    scale = two_norm(operator.mv(probe)) / two_norm(probe)
+    normal = two_norm(conj(operator).transpose().mv(residual))
+    return normal <= problem.solver.tolerance(r_norm) * scale.astype(r_norm.dtype)
+
+
+def _sizes(r: Array, b: Array) -> tuple[Array, Array, Array, Array]:
+    """Σ|rᵢ|², Σ|bᵢ|², max |rᵢ| and max |bᵢ| of two leaves: one pass over both, one kernel."""
+    r_size, b_size = jnp.abs(r).reshape(-1), jnp.abs(b).reshape(-1)
+    zero = jnp.zeros((), r_size.dtype)
+    add = lambda x, y: (x[0] + y[0], x[1] + y[1], jnp.maximum(x[2], y[2]), jnp.maximum(x[3], y[3]))
+    operands = (r_size * r_size, b_size * b_size, r_size, b_size)
+    return jax.lax.reduce(operands, (zero,) * 4, add, (0,))
+
+
+def _norms(residual: PyTree[Array], vector: PyTree[Array]) -> tuple[Array, Array]:
+    """‖r‖₂ and ‖b‖₂. Where squares over- or underflow, both in the maximum norm instead."""
+    pairs = zip(jax.tree.leaves(residual), jax.tree.leaves(vector))
+    dtype = tree_real_dtype(vector)
+    sizes = [[x.astype(dtype) for x in _sizes(r, b)] for r, b in pairs]
+    rr, bb, r_max, b_max = (functools.reduce(op, column) for op, column in zip(_MERGE, zip(*sizes)))
+    info = jnp.finfo(dtype)
+    regular = (bb > info.tiny / info.eps) & (bb < info.max * info.eps)
+    return jnp.where(regular, jnp.sqrt(rr), r_max), jnp.where(regular, jnp.sqrt(bb), b_max)
+
+
+_MERGE = (jnp.add, jnp.add, jnp.maximum, jnp.maximum)
+
+
+class Verdict(NamedTuple):
+    """Whether a solve failed, and what can be said of it at no cost: kernels are not free.
+
+    `claim` is the solver's own result code. `relative_residual` is there if the solver checks it.
+    """
+
+    failed: Array
+    claim: Array
+    num_steps: Array
+    relative_residual: Array | None
+
+
+def judge(
+    problem: Problem, value: PyTree[Array], result: RESULTS, stats: dict[str, Any]
+) -> tuple[RESULTS, dict[str, Any], Verdict]:
+    """The true result code, the statistics that every solve has, and the verdict in short."""
+    operator, solver, vector = problem.operator, problem.solver, problem.vector
+    (claim,) = jax.tree.leaves(result)
+    claimed = claim == SUCCESSFUL
+    stats.setdefault("num_steps", jnp.zeros((), jnp.int32))
+    if solver.checks_residual():
+        relative = stats.get("relative_residual")
+        verdict = Verdict(~claimed, claim, stats["num_steps"], relative)
+        return _blame_input(problem, result), stats, verdict
+    residual = tree_sub(vector, operator.mv(value))
+    r_norm, b_norm = _norms(residual, vector)
+    solved = (r_norm <= solver.tolerance(b_norm)) & jnp.isfinite(b_norm)
+    reason = REASONS.where(b_norm == 0, REASONS.zero_rhs, REASONS.direct)
+    if solver.allow_dependent_columns(operator) or solver.allow_dependent_rows(operator):
+        fits = _normal_equations_hold(problem, residual, r_norm) & jnp.isfinite(b_norm)
+        reason = REASONS.where(solved, reason, REASONS.least_squares)
+        solved = solved | fits
+    good = claimed & solved
+    verdict = RESULTS.where(jnp.isfinite(r_norm), RESULTS.inaccurate, RESULTS.singular)
+    result = RESULTS.where(claimed & ~solved, verdict, result)
+    stats["residual_norm"] = r_norm
+    stats["relative_residual"] = r_norm / jnp.where(b_norm > 0, b_norm, 1)
+    stats["reason"] = REASONS.where(good, reason, REASONS.failed)
+    return _blame_input(problem, result), stats, Verdict(~good, claim, stats["num_steps"], None)
+
+
+def _blame_input(problem: Problem, result: RESULTS) -> RESULTS:
+    """The result code of a failed solve, which is `nonfinite_input` if b or A hold NaN or infinity."""
+    arrays = jax.tree.leaves((problem.vector, problem.operator))
+    arrays = [a for a in arrays if hasattr(a, "dtype")]
+    bad = jax.lax.cond(
+        result == RESULTS.successful, lambda: jnp.array(False), lambda: ~tree_all_finite(arrays)
+    )
+    return RESULTS.where(bad, RESULTS.nonfinite_input, result)

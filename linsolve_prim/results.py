@@ -1,0 +1,82 @@
+"""What a solve gives back: the solution, how it went, and why it stopped."""
+
+import dataclasses
+from typing import Any
+
+import equinox as eqx
+import jax
+from jaxtyping import Array, PyTree
+
+
+class RESULTS(eqx.Enumeration):
+    """How a solve ended. `RESULTS.successful` is never reported against the true residual."""
+
+    successful = ""
+    max_steps_reached = (
+        "The maximum number of solver steps was reached before the tolerance. Raise `max_steps`, "
+        "loosen `rtol`/`atol`, or pass a `preconditioner`."
+    )
+    singular = (
+        "The operator is singular to working precision, or is not what its tags promise.\n"
+        "Either (a) the matrix has no inverse: for the least-squares or minimum-norm solution pass "
+        "`solver=AutoLinearSolver(well_posed=False)`; (b) it is so badly conditioned or scaled that "
+        "no digit of the solution can be trusted: use float64, or rescale; or (c) it carries a tag "
+        "(positive definite, triangular, ...) that its entries contradict."
+    )
+    breakdown = (
+        "The iteration broke down: a division by (nearly) zero that the method cannot pass. The last "
+        "estimate is returned. Use another method (CG needs a definite operator), a larger `restart`, "
+        "or another initial guess."
+    )
+    stagnation = (
+        "The iteration stagnated: the true residual no longer falls. Loosen `rtol`/`atol`, raise "
+        "`restart` or `stagnation_iters`, use float64, or pass a `preconditioner`."
+    )
+    conlim = "The estimated condition number of the operator exceeds `conlim`."
+    nonfinite_input = (
+        "The operator or the right-hand side holds NaN or infinity, so that there is no solution. "
+        "Look upstream of the solve."
+    )
+    diverged = (
+        "The iteration diverged: the residual overflowed. The method does not fit the operator; use "
+        "another one, or a `preconditioner`."
+    )
+    inaccurate = (
+        "The solver reported success, but the true residual ‖b − Ax‖ contradicts it: the operator is "
+        "too badly conditioned for this solver and dtype, or the solver is wrong. (A custom solver "
+        "that is approximate on purpose states its own bound by overriding `tolerance`.)"
+    )
+
+
+#: The integer behind `RESULTS.successful`.
+SUCCESSFUL = int(jax.tree.leaves(RESULTS.successful)[0])
+
+
+class REASONS(eqx.Enumeration):
+    """Which test ended a solve (`solution.stats["reason"]`)."""
+
+    rtol = "‖b − Ax‖ ≤ rtol·‖b‖."
+    atol = "‖b − Ax‖ ≤ atol."
+    direct = "A direct method: solved in one go, and the true residual agrees."
+    least_squares = "The normal equations hold: ‖Aᴴ(b − Ax)‖ is small against ‖A‖·‖b − Ax‖."
+    zero_rhs = "The right-hand side is zero, so x = 0."
+    failed = "The solve failed; see `solution.result`."
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Solution:
+    """What `linsolve_prim.linear_solve` returns; a pytree.
+
+    - `value`: the solution `x`, with the structure of `operator.in_structure()`.
+    - `result`: a member of `RESULTS`; `RESULTS[result]` is its message.
+    - `stats`: always `"num_steps"` (0 for direct methods), `"residual_norm"` (‖b − Ax‖₂ of the
+      returned `x`), `"relative_residual"` (the same over ‖b‖₂) and `"reason"` (a member of
+      `REASONS`); further entries are the solver's own.
+    - `state`: what `solver.init` made of the operator; pass it as `state=` to solve again.
+    """
+
+    value: PyTree[Array]
+    result: RESULTS
+    stats: dict[str, Any]
+    state: PyTree[Any]

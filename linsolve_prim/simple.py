@@ -1,0 +1,294 @@
+"""`solve`, the simple interface: whatever describes a system goes in, the solution comes out."""
+
+from __future__ import annotations
+
+import functools
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, PyTree
+
+from ._tree import tree_dtype, tree_sub
+from ._types import inexact_asarray, is_array, structure_of, structure_str
+from .api import linear_solve
+from .auto import AutoLinearSolver
+from .errors import PrecisionWarning, StructureError
+from .operators import AbstractLinearOperator, FunctionLinearOperator, MatrixLinearOperator
+from .operators.linearity import split_affine
+from .solvers.base import AbstractLinearSolver
+
+
+def solve(
+    A: Any,
+    b: PyTree[Any],
+    solver: AbstractLinearSolver[Any] | None = None,
+    *,
+    x0: PyTree[Any] = None,
+    preconditioner: Any = None,
+    adjoint: Any = None,
+    throw: bool = True,
+    name: str | None = None,
+    args: tuple[Any, ...] = (),
+) -> PyTree[Array]:
+    """The solution x of Ax = b.
+
+    **Arguments**
+
+    - `A`: an array `(..., N, N)` of NumPy or JAX (or anything with `__dlpack__`); a `BCOO` or `BCSR`
+      or `scipy.sparse` matrix; an `AbstractLinearOperator`; or a Python function of x (and `args`)
+      that is linear or affine in x: for f(x) = Ax + c, `Ax = b − c` is solved.
+    - `b`: for arrays `(..., N)` if `b.ndim == A.ndim - 1` or `b.ndim == 1` (vectors), else
+      `(..., N, K)` (K right-hand sides); leading dimensions broadcast as in `jnp.linalg.solve`. For
+      operators and functions a pytree of their output structure.
+    - `solver`: default `AutoLinearSolver(well_posed=True)`.
+    - `x0`: an initial guess with the shape of the solution (Krylov methods use it). For functions it
+      also says what x looks like, if that is not what `b` looks like.
+    - `preconditioner`: approximates A⁻¹: an operator, a matrix or a linear function.
+    - `adjoint`, `throw`, `name`: as for `linear_solve`, which also returns statistics.
+    - `args`: further arguments of the function `A(x, *args)`.
+
+    Integers are promoted to the default float; a difference in precision is promoted with a
+    `PrecisionWarning`.
+
+    **Raises** `StructureError`, `NonlinearFunctionError`, `ValueError` or `TypeError` for input that
+    does not fit, at trace time; a `LinearSolveError` for failure, as `linear_solve` does.
+    """
+    solver = AutoLinearSolver(well_posed=True) if solver is None else solver
+    settings = {"solver": solver, "adjoint": adjoint, "throw": throw, "name": name}
+    if isinstance(A, AbstractLinearOperator):
+        _no_args(args)
+        operator, rhs = A, _cast_tree(b, A.out_structure(), "b")
+    elif is_matrix(A):
+        _no_args(args)
+        return _solve_matrix(A, b, x0, preconditioner, settings)
+    elif callable(A):
+        operator, rhs = _from_function(A, b, x0, args)
+    else:
+        raise TypeError(
+            "A: must be an array, a sparse matrix, an AbstractLinearOperator or a function; got "
+            f"{type(A).__name__}."
+        )
+    return _solve_one(operator, rhs, x0, preconditioner, settings)
+
+
+def _solve_one(
+    operator: AbstractLinearOperator, rhs: PyTree[Any], x0: Any, preconditioner: Any, settings: Any
+) -> PyTree[Array]:
+    options = {}
+    if x0 is not None:
+        structure = operator.in_structure()
+        options["y0"] = _cast_tree(x0, structure, "x0")
+    if preconditioner is not None:
+        options["preconditioner"] = as_operator(preconditioner, operator.out_structure())
+    return linear_solve(operator, rhs, options=options, **settings).value
+
+
+def _no_args(args: tuple[Any, ...]) -> None:
+    if args:
+        raise ValueError("args: are only taken when `A` is a function; drop them.")
+
+
+def as_operator(A: Any, structure: Any) -> AbstractLinearOperator:
+    """A matrix, function (of the given input structure) or operator as an operator."""
+    if isinstance(A, AbstractLinearOperator):
+        return A
+    if is_matrix(A):
+        return MatrixLinearOperator(as_array(A, "A"))
+    if callable(A):
+        return FunctionLinearOperator(A, structure)
+    raise TypeError(
+        "preconditioner: must be an AbstractLinearOperator, a matrix or a linear function; got "
+        f"{type(A).__name__}."
+    )
+
+
+# ---- matrices ------------------------------------------------------------------------------------
+
+
+def is_matrix(A: Any) -> bool:
+    """Whether `A` is an array, or can be made one."""
+    return is_array(A) or hasattr(A, "todense") or hasattr(A, "__dlpack__") or isinstance(A, list)
+
+
+def as_array(x: Any, argument: str) -> Array:
+    """Any kind of matrix or vector as an inexact JAX array."""
+    if hasattr(x, "todense"):  # BCOO, BCSR, scipy.sparse
+        x = x.todense()
+    elif not is_array(x) and hasattr(x, "__dlpack__"):
+        x = jax.dlpack.from_dlpack(x)
+    elif isinstance(x, list):
+        x = np.asarray(x)
+    if isinstance(x, np.ndarray) and x.dtype == object:
+        raise TypeError(f"{argument}: must hold numbers; got an array of dtype object.")
+    return inexact_asarray(x)
+
+
+def promote(a: Array, b: Array) -> tuple[Array, Array]:
+    """Both in their common dtype; a `PrecisionWarning` if that raises the precision of one."""
+    dtype = jnp.promote_types(a.dtype, b.dtype)
+    if jnp.finfo(a.dtype).dtype != jnp.finfo(b.dtype).dtype:
+        warnings.warn(
+            f"A has dtype {a.dtype} and b has dtype {b.dtype}: both are promoted to {dtype}. Cast "
+            "one of them to silence this.",
+            PrecisionWarning,
+            stacklevel=4,
+        )
+    return a.astype(dtype), b.astype(dtype)
+
+
+def _solve_matrix(A: Any, b: Any, x0: Any, preconditioner: Any, settings: Any) -> Array:
+    matrix, rhs = as_array(A, "A"), _vector_array(b)
+    if _is_integer(A) and not _is_integer(b):  # integers have no precision of their own
+        matrix = matrix.astype(rhs.dtype)
+    elif _is_integer(b) and not _is_integer(A):
+        rhs = rhs.astype(matrix.dtype)
+    matrix, rhs = promote(matrix, rhs)
+    vectors, batch = _check_shapes(matrix, rhs)
+    guess = None
+    if x0 is not None:
+        guess = jnp.asarray(x0, rhs.dtype)
+        want = (*batch, matrix.shape[-1], *(() if vectors else rhs.shape[-1:]))
+        if guess.shape != want:
+            raise StructureError(
+                f"x0: must have the shape of the solution, {want}; got {guess.shape}."
+            )
+
+    def one(matrix: Array, rhs: Array, guess: Array | None) -> Array:
+        return _solve_one(MatrixLinearOperator(matrix), rhs, guess, preconditioner, settings)
+
+    if not vectors:
+        guess_axis = None if guess is None else 1
+        one = jax.vmap(one, in_axes=(None, 1, guess_axis), out_axes=1)
+    pad = lambda x, own: x.reshape((1,) * (len(batch) + own - x.ndim) + x.shape)
+    return _over_batch(one, batch, pad(matrix, 2), pad(rhs, 1 if vectors else 2), guess)
+
+
+def _check_shapes(matrix: Array, rhs: Array) -> tuple[bool, tuple[int, ...]]:
+    """Whether b holds vectors (else matrices), and the common leading dimensions."""
+    if matrix.ndim < 2:
+        raise StructureError(
+            f"A: must have at least two dimensions, (..., N, N); got shape {matrix.shape}."
+        )
+    if rhs.ndim < 1:
+        raise StructureError("b: must have at least one dimension, (..., N); got a scalar.")
+    vectors = rhs.ndim == 1 or rhs.ndim == matrix.ndim - 1
+    tail = 1 if vectors else 2
+    if rhs.shape[-tail] != matrix.shape[-2]:
+        form = "(..., N)" if vectors else "(..., N, K)"
+        raise StructureError(
+            f"b: must have shape {form} with N = {matrix.shape[-2]}, the number of rows of A "
+            f"{matrix.shape}; got {rhs.shape}. (b is taken as vectors if b.ndim is 1 or A.ndim - 1, "
+            "else as matrices of right-hand sides.)"
+        )
+    batches = matrix.shape[:-2], rhs.shape[:-tail]
+    try:
+        return vectors, np.broadcast_shapes(*batches)
+    except ValueError:
+        raise StructureError(
+            f"A and b: their leading dimensions must broadcast; got {batches[0]} of A "
+            f"{matrix.shape} and {batches[1]} of b {rhs.shape}."
+        ) from None
+
+
+def _over_batch(
+    fn: Callable[..., Array], batch: tuple[int, ...], matrix: Array, rhs: Array, guess: Any
+) -> Array:
+    """Map `fn` over the leading dimensions; one that an operand lacks is shared, never copied."""
+    if not batch:
+        return fn(matrix, rhs, guess)
+    size = batch[0]
+    operands = [x if x is None or x.shape[0] == size else x[0] for x in (matrix, rhs, guess)]
+    axes = [
+        0 if y is x and y is not None else None for x, y in zip((matrix, rhs, guess), operands)
+    ]
+    inner = functools.partial(_over_batch, fn, batch[1:])
+    return jax.vmap(inner, in_axes=tuple(axes))(*operands)
+
+
+def _vector_array(b: Any) -> Array:
+    if not (is_matrix(b) or isinstance(b, (tuple, int, float, complex))) or isinstance(b, dict):
+        raise TypeError(
+            f"b: must be an array when A is a matrix; got {type(b).__name__}. For pytrees pass an "
+            "operator or a function as A."
+        )
+    return as_array(list(b) if isinstance(b, tuple) else b, "b")
+
+
+def _is_integer(x: Any) -> bool:
+    dtype = getattr(x, "dtype", None)
+    if dtype is None:
+        return not jnp.issubdtype(np.asarray(x).dtype, np.inexact)
+    return not jnp.issubdtype(jnp.dtype(dtype), jnp.inexact)
+
+
+# ---- operators and functions ---------------------------------------------------------------------
+
+
+def _cast_tree(x: PyTree[Any], structure: PyTree, argument: str) -> PyTree[Array]:
+    """A pytree in the dtypes of a structure of the same shapes."""
+    own = jax.tree.map(jnp.shape, x)
+    want = jax.tree.map(lambda s: s.shape, structure)
+    if own != want or jax.tree.structure(x) != jax.tree.structure(structure):
+        raise StructureError(
+            f"{argument}: must have structure {structure_str(structure)}; got "
+            f"{structure_str(structure_of(x))}."
+        )
+    return jax.tree.map(lambda a, s: _cast(a, s.dtype, argument), x, structure)
+
+
+def _cast(x: Any, dtype: Any, argument: str) -> Array:
+    if _is_integer(x):
+        return jnp.asarray(x, dtype)
+    x = inexact_asarray(x)
+    if jnp.iscomplexobj(x) and not jnp.issubdtype(dtype, jnp.complexfloating):
+        raise StructureError(
+            f"{argument}: is complex ({x.dtype}), but the operator is real ({dtype}). Make the "
+            "operator complex."
+        )
+    if jnp.finfo(x.dtype).dtype != jnp.finfo(dtype).dtype and argument != "x0":
+        warnings.warn(
+            f"{argument} has dtype {x.dtype} and the operator {dtype}: {argument} is cast to the "
+            "operator's precision. Cast one of them to silence this.",
+            PrecisionWarning,
+            stacklevel=6,
+        )
+    return x.astype(dtype)
+
+
+def _from_function(
+    f: Callable[..., Any], b: PyTree[Any], x0: PyTree[Any], args: tuple[Any, ...]
+) -> tuple[FunctionLinearOperator, PyTree[Array]]:
+    """The linear part of an affine function as an operator, and b less its offset."""
+
+    def fn(x: PyTree[Array]) -> PyTree[Array]:
+        return jax.tree.map(inexact_asarray, f(x, *args))
+
+    rhs = jax.tree.map(inexact_asarray, b)
+    like = structure_of(rhs if x0 is None else jax.tree.map(inexact_asarray, x0))
+    out = structure_of(jax.eval_shape(fn, like))
+    shapes = lambda tree: [leaf.shape for leaf in jax.tree.leaves(tree)]
+    if jax.tree.structure(out) != jax.tree.structure(rhs) or shapes(out) != shapes(rhs):
+        raise StructureError(
+            f"A: the function returns {structure_str(out)} for an argument of structure "
+            f"{structure_str(like)}, but b has structure {structure_str(structure_of(rhs))}. They "
+            "must be the same; pass `x0` to say what x looks like if it does not look like b."
+        )
+    if out != structure_of(rhs):  # e.g. float64 or complex coefficients, and b is float32
+        dtype = jnp.promote_types(tree_dtype(out), tree_dtype(rhs))
+        precision = lambda d: jnp.finfo(d).dtype
+        if precision(tree_dtype(out)) != precision(tree_dtype(rhs)):
+            warnings.warn(
+                f"A returns {tree_dtype(out)} for b of dtype {tree_dtype(rhs)}: computing in {dtype}. "
+                "Cast one of them to silence this.",
+                PrecisionWarning,
+                stacklevel=4,
+            )
+        rhs = jax.tree.map(lambda a: a.astype(dtype), rhs)
+        like = jax.tree.map(lambda s: jax.ShapeDtypeStruct(s.shape, dtype), like)
+    linear, offset = split_affine(fn, like)
+    operator = FunctionLinearOperator(linear, like)
+    return operator, rhs if offset is None else tree_sub(rhs, offset)

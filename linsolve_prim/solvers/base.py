@@ -1,0 +1,125 @@
+"""The contract of every linear solver."""
+
+from __future__ import annotations
+
+import abc
+from typing import Any, Generic, TypeVar
+
+import equinox as eqx
+import jax.numpy as jnp
+from jaxtyping import Array, PyTree
+
+from .._types import Options
+from ..operators import AbstractLinearOperator
+from ..results import RESULTS
+
+State = TypeVar("State")
+
+
+class AbstractLinearSolver(eqx.Module, Generic[State]):
+    """How x = A⁻¹b (or the pseudo-inverse solution A†b) is found.
+
+    A subclass writes plain JAX (or a `jax.pure_callback`); it never sees a derivative. The
+    primitive differentiates, transposes and batches the solve around it, by solving again with the
+    same solver: with `state` for tangents, and with the transposed state for cotangents.
+
+    **Required**: `init`, `compute`, `assume_full_rank`. **Wanted**: `transpose` and `conj`, which
+    turn the state of A into that of Aᵀ and conj(A); where they are not overridden the state is made
+    again by `init(A.T)` or `init(conj(A))`, which costs another factorization.
+
+    **Laws** (checked by `linsolve_prim.testing.check_solver`): `state` is a pytree whose arrays
+    are traced and whose other leaves are compiled in; `compute` is linear in `vector` (to
+    tolerance); the transposed state solves with Aᵀ, the conjugated one with conj(A), and doing
+    either twice leads back.
+
+    ```python
+    class Jacobi(lp.AbstractLinearSolver):
+        steps: int
+
+        def init(self, operator, options):
+            return operator, lp.diagonal(operator)
+
+        def compute(self, state, vector, options):
+            operator, diagonal = state
+            x = jax.lax.fori_loop(
+                0, self.steps, lambda _, x: x + (vector - operator.mv(x)) / diagonal, vector / diagonal
+            )
+            return x, lp.RESULTS.successful, {}
+
+        def transpose(self, state, options):
+            operator, diagonal = state
+            return (operator.T, diagonal), options
+
+        def conj(self, state, options):
+            operator, diagonal = state
+            return (lp.conj(operator), diagonal.conj()), options
+
+        def assume_full_rank(self):
+            return True
+    ```
+    """
+
+    @abc.abstractmethod
+    def init(self, operator: AbstractLinearOperator, options: Options) -> State:
+        """All work that depends on the operator alone, such as a factorization.
+
+        Returns a pytree of arrays and static values. It never carries tangents.
+        """
+
+    @abc.abstractmethod
+    def compute(
+        self, state: State, vector: PyTree[Array], options: Options
+    ) -> tuple[PyTree[Array], RESULTS, dict[str, Any]]:
+        """Solve for one right-hand side of `operator.out_structure()`.
+
+        Returns the solution (of `operator.in_structure()`), a member of `RESULTS`, and a dictionary
+        of statistics. Under `vmap` this function is batched by JAX; a solver inside which
+        `jax.pure_callback(..., vmap_method=...)` stands says there how.
+        """
+
+    def transpose(self, state: State, options: Options) -> tuple[State, Options]:
+        """The state and options of Aᵀ, so that `compute` solves Aᵀx = b."""
+        raise NotImplementedError(
+            f"{type(self).__name__} does not override `transpose(state, options)`."
+        )
+
+    def conj(self, state: State, options: Options) -> tuple[State, Options]:
+        """The state and options of conj(A), so that `compute` solves conj(A)x = b."""
+        raise NotImplementedError(f"{type(self).__name__} does not override `conj(state, options)`.")
+
+    @abc.abstractmethod
+    def assume_full_rank(self) -> bool:
+        """Whether the solver takes every operator to have full rank.
+
+        `True` leaves out the terms of the pseudo-inverse's derivative that vanish then; `False` is
+        always right, and costs up to three solves more per derivative.
+        """
+
+    def start(
+        self, operator: AbstractLinearOperator, options: Options
+    ) -> tuple[AbstractLinearSolver[Any], Any]:
+        """The solver that will really be used, with its state. (A chooser gives its choice.)"""
+        return self, self.init(operator, options)
+
+    def allow_dependent_columns(self, operator: AbstractLinearOperator) -> bool:
+        """Whether A may have linearly dependent columns, so that their derivative term is needed."""
+        return not (self.assume_full_rank() and operator.in_size() <= operator.out_size())
+
+    def allow_dependent_rows(self, operator: AbstractLinearOperator) -> bool:
+        """Whether A may have linearly dependent rows, so that their derivative term is needed."""
+        return not (self.assume_full_rank() and operator.out_size() <= operator.in_size())
+
+    def tolerance(self, rhs_norm: Array) -> Array:
+        """The largest ‖b − Ax‖₂ with which a solve counts as successful, given ‖b‖₂.
+
+        The default is ε^⅓·‖b‖ (6e-6 in float64, 5e-3 in float32): a third of the digits. Below it no
+        stable factorization ends unless the condition number comes near 1/ε.
+        """
+        return jnp.finfo(rhs_norm.dtype).eps ** (1 / 3) * rhs_norm
+
+    def checks_residual(self) -> bool:
+        """Whether `compute` judges the true residual itself, and returns it in its statistics.
+
+        If so, its statistics hold `"residual_norm"` and `"reason"`, and nothing is checked again.
+        """
+        return False

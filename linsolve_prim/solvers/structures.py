@@ -1,0 +1,64 @@
+"""Between pytree-valued right-hand sides and the long vectors that matrix solvers work on."""
+
+from __future__ import annotations
+
+from typing import NewType
+
+import jax
+from jaxtyping import Array, PyTree
+
+from .._static import Static
+from .._tree import ravel, unravel
+from .._types import Structure, structure_equal, structure_of, structure_str
+from ..errors import StructureError
+from ..operators import AbstractLinearOperator
+
+PackedStructures = NewType("PackedStructures", Static)
+
+
+def pack_structures(operator: AbstractLinearOperator) -> PackedStructures:
+    """The output and input structures of an operator, as a static part of a state."""
+    structures = structure_of((operator.out_structure(), operator.in_structure()))
+    leaves, treedef = jax.tree.flatten(structures)
+    return PackedStructures(Static((tuple(leaves), treedef)))
+
+
+def unpack_structures(packed_structures: PackedStructures) -> tuple[Structure, Structure]:
+    """`(out_structure, in_structure)`."""
+    leaves, treedef = packed_structures.value
+    return jax.tree.unflatten(treedef, leaves)
+
+
+def transpose_packed_structures(packed_structures: PackedStructures) -> PackedStructures:
+    """The structures of the transposed operator."""
+    out_structure, in_structure = unpack_structures(packed_structures)
+    leaves, treedef = jax.tree.flatten((in_structure, out_structure))
+    return PackedStructures(Static((tuple(leaves), treedef)))
+
+
+def ravel_vector(pytree: PyTree[Array], packed_structures: PackedStructures) -> Array:
+    """A right-hand side of the output structure as one vector of shape `(out_size,)`."""
+    out_structure, _ = unpack_structures(packed_structures)
+    if not structure_equal(pytree, out_structure):
+        raise StructureError(
+            f"vector: has structure {structure_str(pytree)}, but the operator's output structure is "
+            f"{structure_str(out_structure)}."
+        )
+    return ravel(pytree)
+
+
+def unravel_solution(solution: Array, packed_structures: PackedStructures) -> PyTree[Array]:
+    """A vector of shape `(in_size,)` as a pytree of the input structure."""
+    _, in_structure = unpack_structures(packed_structures)
+    return unravel(solution, in_structure)
+
+
+def require_square(operator: AbstractLinearOperator, solver: str) -> None:
+    """Refuse an operator whose matrix is not square."""
+    rows, columns = operator.out_size(), operator.in_size()
+    if rows != columns:
+        raise StructureError(
+            f"operator: `{solver}` solves square systems only; got a {rows}×{columns} operator. For "
+            "the least-squares or minimum-norm solution use "
+            "`solver=AutoLinearSolver(well_posed=None)`, `QR()`, `SVD()` or `LSMR()`."
+        )

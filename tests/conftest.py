@@ -1,0 +1,27 @@
+"""Settings of the test run: strict promotion, one BLAS thread, x64 on unless `JAX_ENABLE_X64=0`."""
+
+import os
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+os.environ.setdefault("JAX_ENABLE_X64", "1")
+os.environ.setdefault("JAX_NUMPY_DTYPE_PROMOTION", "strict")
+os.environ.setdefault("MPLBACKEND", "Agg")
+
+if os.environ.get("LINSOLVE_PRIM_TYPECHECK", "1") == "1":
+    from jaxtyping import install_import_hook
+
+    install_import_hook("linsolve_prim", "beartype.beartype").__enter__()
+
+import jax  # noqa: E402
+import pytest  # noqa: E402
+
+X64 = os.environ["JAX_ENABLE_X64"] not in ("0", "false", "False")
+
+
+@pytest.fixture(autouse=True)
+def _global_settings_stay(request):
+    """B-09: nothing that a test does through the package changes JAX's configuration."""
+    before = jax.config.jax_enable_x64, jax.config.jax_numpy_dtype_promotion
+    yield
+    assert (jax.config.jax_enable_x64, jax.config.jax_numpy_dtype_promotion) == before
