@@ -176,6 +176,8 @@ def _check_shapes(matrix: Array, rhs: Array) -> tuple[bool, tuple[int, ...]]:
     if rhs.ndim < 1:
         raise StructureError("b: must have at least one dimension, (..., N); got a scalar.")
     vectors = rhs.ndim == 1 or rhs.ndim == matrix.ndim - 1
+    if vectors and rhs.ndim > 1 and rhs.shape[-1] != matrix.shape[-2] == rhs.shape[-2]:
+        vectors = False  # can only be meant as matrices that are shared along a dimension
     tail = 1 if vectors else 2
     if rhs.shape[-tail] != matrix.shape[-2]:
         form = "(..., N)" if vectors else "(..., N, K)"

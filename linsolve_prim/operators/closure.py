@@ -1,7 +1,7 @@
 """Closure conversion: a Python function as a pytree of the arrays it captures, and a program.
 
-A Python function hides the arrays that it closes over: they cannot be operands of a primitive nor be
-differentiated there, and each new `lambda` is a new function to `jax.jit`. `close` traces the
+A Python function hides the arrays that it closes over: they cannot be operands of a primitive nor
+be differentiated there, and each new `lambda` is a new function to `jax.jit`. `close` traces the
 function once. What it captured (outer tracers too) becomes the leaves of a `ClosedFunction`; the
 rest is its jaxpr, which compares by content (see `program.py`).
 """
@@ -14,14 +14,13 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.extend import core as jex
 from jaxtyping import Array, PyTree
 
-from .._static import HOLE, hashable, unhashable
+from .._static import hashable, unhashable
 from .._types import Structure, is_array, structure_str
 from .._varying import vary_together
 from ..errors import StructureError
-from .program import Program
+from .program import Program, called_jaxpr, evaluate_inlined
 from .structures import PackedStructure, pack, unpack
 
 
@@ -64,14 +63,14 @@ class Signature:
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, eq=False)
 class ClosedFunction:
-    """A traced function: call it like the original, with arguments of the structure it was traced for.
+    """A traced function: call it with arguments of the structure that it was traced for.
 
-    `consts` are the arrays that the function captured; they are its pytree leaves, so that it can be
-    differentiated, batched and passed through `jax.jit` in all of them. Everything else is static,
-    and equal for equal code: passing 1000 equal lambdas to a jitted function compiles it once.
+    `consts` are the arrays that the function captured; they are its pytree leaves, so that it can
+    be differentiated, batched and passed through `jax.jit` in all of them. All else is static, and
+    equal for equal code: passing 1000 equal lambdas to a jitted function compiles it once.
     """
 
-    consts: list[Array]
+    consts: list[Any]  # arrays, or what a transformation of the pytree puts in their place
     program: Program = dataclasses.field(metadata={"static": True})
     signature: Signature = dataclasses.field(metadata={"static": True})
     output_structure: PackedStructure = dataclasses.field(metadata={"static": True})
@@ -81,8 +80,8 @@ class ClosedFunction:
         signature, arrays = Signature.of(args)
         if signature != self.signature:
             raise StructureError(
-                f"A function that was traced for arguments of structure {self.signature} was called "
-                f"with {signature}. Cast or reshape the arguments, or trace it for these."
+                f"A function that was traced for arguments of structure {self.signature} was "
+                f"called with {signature}. Cast or reshape the arguments, or trace it for these."
             )
         out = self.program(*vary_together(*self.consts, *arrays))
         _, treedef = self.output_structure
@@ -94,7 +93,7 @@ class ClosedFunction:
 
 
 def close(fn: Callable[..., PyTree], *args: PyTree) -> ClosedFunction:
-    """Trace `fn` for arguments like `args` (arrays or `jax.ShapeDtypeStruct`s, and static values)."""
+    """Trace `fn` for arguments like `args` (arrays or their structures, and static values)."""
     signature, _ = Signature.of(args)
     if isinstance(fn, ClosedFunction) and fn.signature == signature:
         return fn
@@ -103,9 +102,7 @@ def close(fn: Callable[..., PyTree], *args: PyTree) -> ClosedFunction:
     def flat(*arrays: Array) -> list[Array]:
         nonlocal out_structure
         out = jax.tree.map(_strongly_typed, fn(*signature.fill(arrays)))
-        out_structure = pack(
-            jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), out)
-        )
+        out_structure = pack(jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), out))
         return jax.tree.leaves(out)
 
     closed = _hoist_inner_consts(jax.make_jaxpr(flat)(*signature.structures))
@@ -136,36 +133,19 @@ def _describe(leaf: Any) -> _Text:
     return _Text(repr(unhashable(leaf)))
 
 
-# A function under `jax.jit` that captured concrete arrays keeps them inside its own jaxpr, where they
-# are neither leaves nor comparable. Inlining the call brings them to the outermost jaxpr.
-
-
-def _inner(eqn: Any) -> Any:
-    """The jaxpr of a call of a jitted function, or None."""
-    return eqn.params["jaxpr"] if eqn.primitive.name in ("jit", "pjit") else None
+# A function under `jax.jit` that captured concrete arrays keeps them inside its own jaxpr, where
+# they are neither leaves nor comparable. Inlining the call brings them to the outermost jaxpr.
 
 
 def _has_inner_consts(jaxpr: Any) -> bool:
-    inner = [_inner(eqn) for eqn in jaxpr.eqns]
-    return any(j is not None and (j.consts or _has_inner_consts(j)) for j in inner)
+    inner = filter(None, map(called_jaxpr, jaxpr.eqns))
+    return any(j.consts or _has_inner_consts(j) for j in inner)
 
 
 def _hoist_inner_consts(closed: Any) -> Any:
     if not _has_inner_consts(closed):
         return closed
     structures = [jax.ShapeDtypeStruct(v.aval.shape, v.aval.dtype) for v in closed.jaxpr.invars]
-    return jax.make_jaxpr(lambda *args: _evaluate_inlined(closed, args))(*structures)
-
-
-def _evaluate_inlined(closed: Any, args: Any) -> list[Any]:
-    env = dict(zip([*closed.jaxpr.constvars, *closed.jaxpr.invars], [*closed.consts, *args]))
-    read = lambda atom: atom.val if isinstance(atom, jex.Literal) else env[atom]
-    for eqn in closed.eqns:
-        inner, operands = _inner(eqn), [read(atom) for atom in eqn.invars]
-        if inner is not None and (inner.consts or _has_inner_consts(inner)):
-            out = _evaluate_inlined(inner, operands)
-        else:
-            step = jex.Jaxpr((), eqn.invars, eqn.outvars, [eqn])
-            out = jax.core.eval_jaxpr(step, (), *operands)
-        env.update(zip(eqn.outvars, out))
-    return [read(atom) for atom in closed.jaxpr.outvars]
+    return jax.make_jaxpr(lambda *args: evaluate_inlined(closed.jaxpr, [*closed.consts, *args]))(
+        *structures
+    )

@@ -13,7 +13,8 @@ from jaxtyping import Array, PyTree
 
 from .._tree import ravel, tree_dtype, unravel
 from .._types import Structure, structure_equal
-from . import functions as fns, tags as t
+from . import functions as fns
+from . import tags as t
 from .base import AbstractLinearOperator
 from .structures import is_vector
 
@@ -55,7 +56,7 @@ def materialise_by_products(operator: AbstractLinearOperator) -> AbstractLinearO
     """The operator as arrays, in the smallest form that its structure allows.
 
     One product if it is diagonal, three if it is tridiagonal (and acts on vectors), else its
-    matrix: a `MatrixLinearOperator` between vectors of one dtype, a `PyTreeLinearOperator` otherwise.
+    matrix: a `MatrixLinearOperator` between vectors of one dtype, else a `PyTreeLinearOperator`.
     """
     from .diagonal import DiagonalLinearOperator
     from .matrix import MatrixLinearOperator

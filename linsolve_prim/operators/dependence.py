@@ -5,9 +5,9 @@ An abstract interpretation. The value of a variable is one of
     zero  ⊑  constant  ⊑  affine  ⊑  nonlinear
     zero  ⊑  linear    ⊑  affine
 
-represented by two bits (does it depend on the unknowns? may it be nonzero where they are zero?) and
-the name of the primitive that broke linearity. Rules are looked up by a primitive's name; one without
-a rule is judged by its own derivative: f is affine if its tangent does not depend on the primal.
+represented by two bits (does it depend on the unknowns? may it be nonzero where they are zero?)
+and the name of the primitive that broke linearity. Rules are looked up by a primitive's name; one
+without a rule is judged by its derivative (`derivative.py`).
 """
 
 from __future__ import annotations
@@ -16,12 +16,11 @@ import dataclasses
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.extend import core as jex
 
-from .._types import is_inexact
+from .derivative import affine_by_derivative
 
 
 @dataclasses.dataclass(frozen=True)
@@ -97,7 +96,7 @@ def _nonlinear(eqn: Any) -> Deps:
 
 
 def _linear_in(*positions: int) -> Rule:
-    """Jointly linear in the operands at `positions` (all, if none are given), for constant others."""
+    """Jointly linear in the operands at `positions` (default: all), for constant others."""
 
     def rule(eqn: Any, deps: Deps, notes: Notes) -> Deps:
         linear = set(positions or range(len(deps)))
@@ -135,7 +134,11 @@ def _select(eqn: Any, deps: Deps, notes: Notes) -> Deps:
 
 def _gather(eqn: Any, deps: Deps, notes: Notes) -> Deps:
     (out,) = _linear_in(0)(eqn, deps, notes)
-    return [out] if eqn.params.get("fill_value") in (None, 0) else [out.join(CONSTANT)]
+    fill = eqn.params.get("fill_value")
+    fills = (
+        fill is not None and fill != 0 and not np.isnan(fill)
+    )  # NaN marks an index out of bounds
+    return [out.join(CONSTANT)] if fills else [out]
 
 
 def _scatter(eqn: Any, deps: Deps, notes: Notes) -> Deps:
@@ -160,52 +163,14 @@ def _by_derivative(eqn: Any, deps: Deps, notes: Notes) -> Deps:
     varying = [i for i, dep in enumerate(deps) if dep.varies]
     if not varying:
         return [CONSTANT] * len(eqn.outvars)
-    avals = [atom.aval for atom in eqn.invars]
-    exact = [is_inexact(var.aval) for var in eqn.outvars]
-    if not all(is_inexact(avals[i]) for i in varying):
-        return _nonlinear(eqn)
-    step = jex.Jaxpr((), _fresh(eqn.invars), eqn.outvars, [eqn])
-    structures = [jax.ShapeDtypeStruct(aval.shape, aval.dtype) for aval in avals]
-    chosen = [structures[i] for i in varying]
-
-    def tangent(operands: list[Any], primals: list[Any], tangents: list[Any]) -> list[Any]:
-        def f(*primals: Any) -> list[Any]:
-            full = list(operands)
-            for i, x in zip(varying, primals):
-                full[i] = x
-            return [y for y, keep in zip(_run(step, eqn, full), exact) if keep]
-
-        return jax.jvp(f, primals, tangents)[1]
-
-    try:
-        traced = jax.make_jaxpr(tangent)(structures, chosen, chosen).jaxpr
-    except Exception:  # no derivative rule: nothing is known, so it is not known to be linear
-        return _nonlinear(eqn)
-    others, n = len(structures), len(varying)
-    primal = _reaches(traced, set(range(others, others + n)))
-    moving = iter(zip(primal, _reaches(traced, set(range(others + n, others + 2 * n)))))
-    verdicts = [next(moving) if keep else (False, False) for keep in exact]
-    (bad,) = set(_nonlinear(eqn))
-    return [bad if on_primal or not on_tangent else AFFINE for on_primal, on_tangent in verdicts]
+    (bad, *_) = _nonlinear(eqn)
+    return [AFFINE if affine else bad for affine in affine_by_derivative(eqn, varying)]
 
 
-def _fresh(atoms: Sequence[Any]) -> list[Any]:
-    return [atom for atom in dict.fromkeys(a for a in atoms if not isinstance(a, jex.Literal))]
-
-
-def _run(step: Any, eqn: Any, operands: list[Any]) -> list[Any]:
-    env = dict(zip(eqn.invars, operands))
-    return jax.core.eval_jaxpr(step, (), *[env[var] for var in step.invars])
-
-
-def _reaches(jaxpr: Any, sources: set[int]) -> list[bool]:
-    """Which outputs of a jaxpr depend on any of the inputs with the given numbers."""
-    marked = {var for i, var in enumerate(jaxpr.invars) if i in sources}
-    is_marked = lambda atom: not isinstance(atom, jex.Literal) and atom in marked
-    for eqn in jaxpr.eqns:
-        if any(map(is_marked, eqn.invars)):
-            marked.update(eqn.outvars)
-    return [is_marked(atom) for atom in jaxpr.outvars]
+def _solve(eqn: Any, deps: Deps, notes: Notes) -> Deps:
+    """Linear in the right-hand side: in as many operands, the last ones, as there are outputs."""
+    first = len(deps) - len(eqn.outvars)
+    return _linear_in(*range(first, len(deps)))(eqn, deps, notes)
 
 
 _RULES: dict[str, Rule] = {
@@ -233,8 +198,10 @@ _RULES |= dict.fromkeys(
     ),
     _linear_in(),
 )  # fmt: skip
-_RULES |= dict.fromkeys(("psum", "psum2", "psum_invariant", "optimization_barrier"), _each)
-_RULES |= dict.fromkeys(("device_put",), _each)
+_RULES |= dict.fromkeys(
+    ("psum", "psum2", "psum_invariant", "device_put", "optimization_barrier"), _each
+)
+_RULES |= dict.fromkeys(("custom_linear_solve", "tridiagonal_solve"), _solve)
 
 
 # ---- Calls and control flow ----------------------------------------------------------------------
@@ -259,15 +226,25 @@ def _cond(eqn: Any, deps: Deps, notes: Notes) -> Deps:
 
 
 def _scan(eqn: Any, deps: Deps, notes: Notes) -> Deps:
-    start = eqn.params["num_consts"]
-    stop = start + eqn.params["num_carry"]
+    jaxpr = getattr(eqn.params["jaxpr"], "jaxpr", eqn.params["jaxpr"])
+    # what is scanned over has one axis more outside than inside; this tells the groups apart
+    num_xs, num_ys = (
+        _count_longer(eqn.invars, jaxpr.invars),
+        _count_longer(eqn.outvars, jaxpr.outvars),
+    )
+    stop = len(deps) - num_xs
+    start = stop - (len(eqn.outvars) - num_ys)
     consts, carry, xs = deps[:start], deps[start:stop], deps[stop:]
 
     def body(carry: Deps) -> Deps:
-        return interpret(eqn.params["jaxpr"], [*consts, *carry, *xs], notes)
+        return interpret(jaxpr, [*consts, *carry, *xs], notes)
 
     carry = _fixpoint(lambda carry: body(carry)[: len(carry)], carry)
     return [*carry, *body(carry)[len(carry) :]]
+
+
+def _count_longer(outer: Sequence[Any], inner: Sequence[Any]) -> int:
+    return sum(x.aval.ndim > y.aval.ndim for x, y in zip(outer, inner))
 
 
 def _while(eqn: Any, deps: Deps, notes: Notes) -> Deps:

@@ -9,10 +9,13 @@ import equinox as eqx
 import jax
 from jaxtyping import Array, PyTree
 
-from .._types import Structure, inexact_asarray
+from .._tree import tree_zeros
+from .._types import Structure, inexact_asarray, is_array
+from .._varying import vary_like, varying_axes
 from . import functions as fns
 from .base import AbstractLinearOperator
 from .closure import ClosedFunction, close
+from .program import primitive_names
 from .structures import PackedStructure, check_vector, inexact_structure, pack, unpack
 from .tags import as_tags, transpose_tags
 
@@ -43,8 +46,8 @@ class FunctionLinearOperator(AbstractLinearOperator):
         - `input_structure`: a pytree of `jax.ShapeDtypeStruct` (or of arrays, for their shapes and
           dtypes). Integers stand for the default float dtype.
         - `tags`: what is promised about the operator.
-        - `closure_convert`: trace `fn` now, once. If `False`, `fn` is called for each product and must
-          be a pytree itself, if it captures arrays that are traced or differentiated.
+        - `closure_convert`: trace `fn` now, once. If `False`, `fn` is called for each product and
+          must be a pytree itself, if it captures arrays that are traced or differentiated.
         """
         structure = inexact_structure(input_structure)
         if closure_convert:
@@ -60,19 +63,34 @@ class FunctionLinearOperator(AbstractLinearOperator):
         check_vector(vector, self.in_structure())
         return self.fn(vector)
 
-    def transpose(self) -> FunctionLinearOperator:
+    def transpose(self) -> AbstractLinearOperator:
         if fns.is_symmetric(self):
             return self
-        transposed = jax.linear_transpose(self.fn, self.in_structure())
-        return FunctionLinearOperator(
-            lambda vector: transposed(vector)[0], self.out_structure(), transpose_tags(self.tags)
-        )
+        axes = varying_axes([leaf for leaf in jax.tree.leaves(self.fn) if is_array(leaf)])
+        like = vary_like(tree_zeros(self.in_structure()), axes) if axes else self.in_structure()
+        transposed = jax.linear_transpose(self.fn, like)
+        return _transpose(self, lambda vector: transposed(vary_like(vector, axes))[0])
 
     def in_structure(self) -> Structure:
         return unpack(self.input_structure)
 
     def out_structure(self) -> Structure:
         return unpack(self.output_structure)
+
+
+def _transpose(operator: FunctionLinearOperator, transposed: Callable) -> AbstractLinearOperator:
+    structure, tags = operator.out_structure(), transpose_tags(operator.tags)
+    try:
+        return FunctionLinearOperator(transposed, structure, tags)
+    except NotImplementedError:
+        # JAX does not transpose through a `custom_vjp` (though it differentiates through it) ...
+        primitives = primitive_names(close(operator.fn, operator.in_structure()).program.jaxpr)
+        if "custom_vjp_call" in primitives and "stop_gradient" not in primitives:
+            zeros = tree_zeros(operator.in_structure())
+            _, vjp = jax.vjp(operator.fn, zeros)
+            return FunctionLinearOperator(lambda vector: vjp(vector)[0], structure, tags)
+        # ... nor through a `stop_gradient` of the unknown, which has products only.
+        return fns.materialise(operator).transpose()
 
 
 def _inexact(fn: Callable[..., Any]) -> Callable[..., Any]:

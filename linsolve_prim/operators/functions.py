@@ -88,7 +88,7 @@ def is_negative_semidefinite(operator: AbstractLinearOperator) -> bool:
 
 @functools.singledispatch
 def linearise(operator: AbstractLinearOperator) -> AbstractLinearOperator:
-    """The same operator with its products made cheap: a Jacobian's primal pass is done only once."""
+    """The same operator with its products made cheap: a Jacobian evaluates its function once."""
     return operator
 
 

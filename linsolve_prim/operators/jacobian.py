@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Any, Literal
 
 import equinox as eqx
 import jax
 from jaxtyping import Array, PyTree
 
 from .._types import Structure, inexact_asarray, structure_of
+from .._varying import vary_like, varying_axes
 from . import functions as fns
 from .base import AbstractLinearOperator
 from .closure import close
@@ -25,15 +25,15 @@ class JacobianLinearOperator(AbstractLinearOperator):
     """The Jacobian ∂fn(x, args)/∂x as an operator, v ↦ J v. It is never formed.
 
     Each product is one `jax.jvp`. `linearise` evaluates `fn` once for all products to come;
-    `materialise` forms the Jacobian. It is differentiable in `x`, in the arrays of `args`, and in what
-    `fn` captures.
+    `materialise` forms the Jacobian. It is differentiable in `x`, in the arrays of `args`, and in
+    what `fn` captures.
     """
 
     fn: Callable[[PyTree[Array], PyTree], PyTree[Array]]
     x: PyTree[Array]
     args: PyTree
     tags: frozenset[object] = eqx.field(static=True)
-    jac: Literal["fwd", "bwd"] | None = eqx.field(static=True)
+    jac: str | None = eqx.field(static=True)
     output_structure: PackedStructure = eqx.field(static=True)
 
     def __init__(
@@ -42,7 +42,7 @@ class JacobianLinearOperator(AbstractLinearOperator):
         x: PyTree,
         args: PyTree = None,
         tags: object | Iterable[object] = (),
-        jac: Literal["fwd", "bwd"] | None = None,
+        jac: str | None = None,
         closure_convert: bool = True,
     ):
         """**Arguments**
@@ -52,17 +52,17 @@ class JacobianLinearOperator(AbstractLinearOperator):
         - `args`: passed on to `fn`. What is not an array in it is compiled in.
         - `tags`: what is promised about the Jacobian.
         - `jac`: `"fwd"` for forward mode, `"bwd"` for reverse mode, which functions with only a
-          `jax.custom_vjp` need. `None` is forward mode for products, and whichever is cheaper to form
-          the matrix.
-        - `closure_convert`: trace `fn` now, once. If `False`, `fn` is called for each product and must
-          be a pytree itself, if it captures arrays that are traced or differentiated.
+          `jax.custom_vjp` need. `None` is forward mode for products, and whichever is cheaper to
+          form the matrix.
+        - `closure_convert`: trace `fn` now, once. If `False`, `fn` is called for each product and
+          must be a pytree itself, if it captures arrays that are traced or differentiated.
 
         **Raises** `ValueError` for any other `jac`.
         """
         if jac not in (None, "fwd", "bwd"):
             raise ValueError(
-                f"jac: must be 'fwd', 'bwd' or None; got {jac!r}. Pass 'bwd' for a function that has "
-                "only a `jax.custom_vjp`, and leave it out otherwise."
+                f"jac: must be 'fwd', 'bwd' or None; got {jac!r}. Pass 'bwd' for a function that "
+                "has only a `jax.custom_vjp`, and leave it out otherwise."
             )
         self.x = jax.tree.map(inexact_asarray, x)
         if closure_convert:
@@ -80,7 +80,8 @@ class JacobianLinearOperator(AbstractLinearOperator):
         check_vector(vector, self.in_structure())
         if self.jac == "bwd":
             return _backward_product(self)(vector)
-        return jax.jvp(self._at, (self.x,), (vector,))[1]
+        x, vector = vary_like((self.x, vector), varying_axes((self.x, vector)))
+        return jax.jvp(self._at, (x,), (vector,))[1]
 
     def as_matrix(self) -> Array:
         in_structure, out_structure = self.in_structure(), self.out_structure()
@@ -107,8 +108,8 @@ class JacobianLinearOperator(AbstractLinearOperator):
 
 def _transposed_product(operator: JacobianLinearOperator) -> Product:
     """v ↦ Jᵀv, after one evaluation of `fn`."""
-    _, vjp = jax.vjp(operator._at, operator.x)
-    return lambda vector: vjp(vector)[0]
+    y, vjp = jax.vjp(operator._at, operator.x)
+    return lambda vector: vjp(vary_like(vector, varying_axes(y)))[0]
 
 
 def _backward_product(operator: JacobianLinearOperator) -> Product:
@@ -124,7 +125,8 @@ def _linearised_product(operator: JacobianLinearOperator) -> Product:
     """v ↦ Jv, after one evaluation of `fn`."""
     if operator.jac == "bwd":
         return _backward_product(operator)
-    return jax.linearize(operator._at, operator.x)[1]
+    product = jax.linearize(operator._at, operator.x)[1]
+    return lambda vector: product(vary_like(vector, varying_axes(operator.x)))
 
 
 @fns.linearise.register(JacobianLinearOperator)

@@ -24,7 +24,7 @@ def check_linear(fn: Function, structure: PyTree) -> str:
     **Arguments**: `fn`, a function of one pytree, and the `structure` of that pytree. Nothing is
     evaluated. An offset that happens to be zero is not noticed, and counts as affine.
 
-    **Raises** `NonlinearFunctionError`, naming the JAX primitive that is not linear in its operands.
+    **Raises** `NonlinearFunctionError`, naming the JAX primitive that is not linear.
     """
     return _analyse(close(_inexact(fn), inexact_structure(structure)))[0]
 
@@ -56,8 +56,8 @@ def _analyse(closed: ClosedFunction) -> tuple[str, Notes]:
     out = join(interpret(closed.program.jaxpr, [*constants, *arguments], notes))
     if out.culprit is not None:
         raise NonlinearFunctionError(
-            f"fn: must be linear or affine in its argument, but the JAX primitive `{out.culprit}` is "
-            "applied to a value that depends on it, and is not linear there. Pass "
+            f"fn: must be linear or affine in its argument, but the JAX primitive `{out.culprit}` "
+            "is applied to a value that depends on it, and is not linear there. Pass "
             "`JacobianLinearOperator(fn, x)` for the derivative of a nonlinear function, or use a "
             "nonlinear solver to find a root of it."
         )

@@ -50,8 +50,8 @@ class MatrixLinearOperator(AbstractLinearOperator, metaclass=_CallsInitOnly):
           float dtype.
         - `tags`: what is promised about the matrix, e.g. `symmetric_tag` or several tags.
 
-        **Raises** `StructureError` if `matrix` does not have two axes, or if a tag asks for a square
-        matrix and it is not.
+        **Raises** `StructureError` if `matrix` does not have two axes, or if a tag asks for a
+        square matrix and it is not.
         """
         matrix = inexact_asarray(matrix)
         if matrix.ndim != 2:
@@ -61,7 +61,7 @@ class MatrixLinearOperator(AbstractLinearOperator, metaclass=_CallsInitOnly):
             )
         object.__setattr__(self, "matrix", matrix)
         object.__setattr__(self, "tags", as_tags(tags) if tags else frozenset())
-        if tags:
+        if tags and matrix.shape[0] != matrix.shape[1]:
             self.__check_init__()
 
     def mv(self, vector: PyTree[Array]) -> Array:

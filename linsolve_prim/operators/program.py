@@ -1,14 +1,15 @@
 """`Program`: a jaxpr that compares by content, so that it can be a static argument.
 
 Two jaxprs from two traces of the same code are different objects. Their content is equal if they
-apply the same primitives with equal parameters to the same variables in the same order. What is not
-provably equal is unequal: that costs a compilation, never a wrong result.
+apply the same primitives with equal parameters to the same variables in the same order. What is
+not provably equal is unequal: that costs a compilation, never a wrong result. (So are two traces of
+a function with a `jax.custom_jvp` or `jax.custom_vjp` of its own, unless it is under a `jax.jit`,
+which remembers its trace.)
 """
 
 from __future__ import annotations
 
-import functools
-import types
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -16,6 +17,7 @@ import numpy as np
 from jax.extend import core as jex
 
 from .._static import hashable
+from .._varying import vary_like, vary_together, varying_axes
 
 _SMALL = 1 << 16  # bytes up to which constants inside of a program are compared by value
 
@@ -31,11 +33,13 @@ class Program:
     def __init__(self, closed: Any):
         jaxpr = closed.jaxpr
         inputs = [*jaxpr.constvars, *jaxpr.invars]
-        self.jaxpr = jex.Jaxpr((), inputs, jaxpr.outvars, jaxpr.eqns, jaxpr.effects)
-        self._key = _Keys().of_jaxpr(self.jaxpr)
+        self.jaxpr = jaxpr.replace(constvars=[], invars=inputs)
+        self._key = _jaxpr_key(self.jaxpr)
         self._hash = hash(self._key)
 
     def __call__(self, *arrays: Any) -> list[Any]:
+        if varying_axes(arrays):
+            return evaluate_inlined(self.jaxpr, arrays)
         return jax.core.eval_jaxpr(self.jaxpr, (), *arrays)
 
     def __hash__(self) -> int:
@@ -52,75 +56,49 @@ class Program:
         return f"<program of {len(self.jaxpr.eqns)} equations>"
 
 
-class _Keys:
-    """Makes hashable keys that are equal only for what means the same."""
+def _jaxpr_key(jaxpr: Any) -> tuple[Any, ...]:
+    """Inputs, equations and outputs, with variables numbered as they appear."""
+    numbers: dict[Any, int] = {}
 
-    def __init__(self) -> None:
-        self.open: list[Any] = []  # the functions whose key is being made: they may refer to themselves
+    def binder(var: Any) -> tuple[Any, ...]:
+        return numbers.setdefault(var, len(numbers)), var.aval
 
-    def of_jaxpr(self, jaxpr: Any) -> tuple[Any, ...]:
-        """Inputs, equations and outputs, with variables numbered as they appear."""
-        numbers: dict[Any, int] = {}
+    def atom(x: Any) -> Any:
+        if isinstance(x, jex.Literal):
+            return _key(x.val), x.aval
+        return numbers[x]
 
-        def binder(var: Any) -> tuple[Any, ...]:
-            return numbers.setdefault(var, len(numbers)), var.aval
-
-        def atom(x: Any) -> Any:
-            if isinstance(x, jex.Literal):
-                return self.of(x.val), x.aval
-            return numbers[x]
-
-        inputs = tuple(map(binder, [*jaxpr.constvars, *jaxpr.invars]))
-        equations = tuple(
-            (
-                eqn.primitive,
-                tuple(map(atom, eqn.invars)),
-                tuple(map(binder, eqn.outvars)),
-                self.of(dict(sorted(eqn.params.items()))),
-                eqn.ctx,
-            )
-            for eqn in jaxpr.eqns
+    inputs = tuple(map(binder, [*jaxpr.constvars, *jaxpr.invars]))
+    equations = tuple(
+        (
+            eqn.primitive,
+            tuple(map(atom, eqn.invars)),
+            tuple(map(binder, eqn.outvars)),
+            _key(dict(sorted(eqn.params.items()))),
+            eqn.ctx,
         )
-        return inputs, equations, tuple(map(atom, jaxpr.outvars))
+        for eqn in jaxpr.eqns
+    )
+    return inputs, equations, tuple(map(atom, jaxpr.outvars))
 
-    def of(self, value: Any) -> Any:
-        """The key of a parameter."""
-        kind = type(value)
-        if isinstance(value, (jex.Jaxpr, jex.ClosedJaxpr)):
-            consts = getattr(value, "consts", ())
-            jaxpr = getattr(value, "jaxpr", value)
-            return "jaxpr", self.of_jaxpr(jaxpr), tuple(map(self.of, consts))
-        if isinstance(value, (tuple, list)):
-            return kind, tuple(map(self.of, value))
-        if isinstance(value, dict):
-            return kind, tuple((self.of(k), self.of(v)) for k, v in value.items())
-        if isinstance(value, (bool, int, float, complex)):
-            return kind, repr(value)  # 1 == 1.0 == True, 0.0 == -0.0 and nan != nan
-        if _is_constant(value):
-            array = np.asarray(value)
-            return kind, array.shape, array.dtype, array.tobytes()
-        if isinstance(value, types.FunctionType):
-            return self.of_function(value)
-        if isinstance(value, functools.partial):
-            return kind, self.of((value.func, value.args, value.keywords))
-        if kind.__name__ == "WrappedFun":  # how the rules of custom derivatives are stored
-            return kind, self.of((value.f, value.transforms, value.params, value.in_type))
-        return kind, hashable(value)
 
-    def of_function(self, fn: types.FunctionType) -> Any:
-        """Functions are equal if their code, and all that it sees besides its arguments, are."""
-        for depth, outer in enumerate(self.open):
-            if fn is outer:
-                return "recursion", depth
-        self.open.append(fn)
-        try:
-            cells = [cell.cell_contents for cell in fn.__closure__ or ()]
-            sees = (fn.__defaults__, fn.__kwdefaults__, cells)
-            return fn.__code__, id(fn.__globals__), self.of(sees)
-        except ValueError:  # a cell that is still empty
-            return hashable(fn)
-        finally:
-            self.open.pop()
+def _key(value: Any) -> Any:
+    """The key of a parameter."""
+    kind = type(value)
+    if isinstance(value, (jex.Jaxpr, jex.ClosedJaxpr)):
+        consts = getattr(value, "consts", ())
+        jaxpr = getattr(value, "jaxpr", value)
+        return "jaxpr", _jaxpr_key(jaxpr), tuple(map(_key, consts))
+    if isinstance(value, (tuple, list)):
+        return kind, tuple(map(_key, value))
+    if isinstance(value, dict):
+        return kind, tuple((_key(k), _key(v)) for k, v in value.items())
+    if isinstance(value, (bool, int, float, complex)):
+        return kind, repr(value)  # 1 == 1.0 == True, 0.0 == -0.0 and nan != nan
+    if _is_constant(value):
+        array = np.asarray(value)
+        return kind, array.shape, array.dtype, array.tobytes()
+    return kind, hashable(value)
 
 
 def _is_constant(value: Any) -> bool:
@@ -129,3 +107,51 @@ def _is_constant(value: Any) -> bool:
         return False
     array = np.asarray(value)
     return array.dtype != object and array.nbytes <= _SMALL
+
+
+def primitive_names(jaxpr: Any) -> set[str]:
+    """The names of all primitives in a jaxpr, and in the jaxprs inside of it."""
+    names: set[str] = set()
+    for eqn in getattr(jaxpr, "jaxpr", jaxpr).eqns:
+        names.add(eqn.primitive.name)
+        for inner in jex.jaxprs_in_params(eqn.params):
+            names |= primitive_names(inner)
+    return names
+
+
+def called_jaxpr(eqn: Any) -> Any:
+    """The jaxpr that an equation calls, if it is the call of a jitted function; else None."""
+    return eqn.params["jaxpr"] if eqn.primitive.name in ("jit", "pjit") else None
+
+
+def evaluate(eqn: Any, operands: Sequence[Any]) -> list[Any]:
+    """One equation of a jaxpr, applied to operands (literals included)."""
+    with eqn.ctx.manager:
+        params = eqn.primitive.get_bind_params(eqn.params)
+        out = eqn.primitive.bind(*operands, **params)
+    return list(out) if eqn.primitive.multiple_results else [out]
+
+
+def evaluate_inlined(jaxpr: Any, arrays: Sequence[Any]) -> list[Any]:
+    """A jaxpr applied to arrays for its constants and inputs, with the calls in it inlined.
+
+    The arrays may vary over more axes of a `jax.shard_map` than those that the jaxpr was traced for.
+    """
+    env = dict(zip([*jaxpr.constvars, *jaxpr.invars], arrays))
+    read = lambda atom: atom.val if isinstance(atom, jex.Literal) else env[atom]
+    for eqn in jaxpr.eqns:
+        operands, inner = [read(atom) for atom in eqn.invars], called_jaxpr(eqn)
+        if inner is not None:
+            out = evaluate_inlined(inner.jaxpr, [*inner.consts, *operands])
+        elif varying_axes(operands):
+            out = _evaluate_varying(eqn, operands)
+        else:
+            out = evaluate(eqn, operands)
+        env.update(zip(eqn.outvars, out))
+    return [read(atom) for atom in jaxpr.outvars]
+
+
+def _evaluate_varying(eqn: Any, operands: list[Any]) -> list[Any]:
+    if eqn.primitive.name == "pvary":  # they may vary already
+        return [vary_like(x, frozenset(eqn.params["axes"])) for x in operands]
+    return evaluate(eqn, vary_together(*operands))

@@ -27,10 +27,10 @@ from .tridiagonal import tridiagonal_product
 class PyTreeLinearOperator(AbstractLinearOperator):
     """A linear map between pytrees, held as one array for each pair of an output and an input leaf.
 
-    The tree of arrays is the output's tree with an input's tree at each of its leaves; the array for
-    the output leaf of shape `s` and the input leaf of shape `r` has shape `(*s, *r)`. That is what
-    `jax.jacfwd` returns. For the output `{"p": float32[2]}` and the input `(float32[4,5], float32[3])`
-    it is `{"p": (float32[2,4,5], float32[2,3])}`.
+    The tree of arrays is the output's tree with an input's tree at each of its leaves; the array
+    for the output leaf of shape `s` and the input leaf of shape `r` has shape `(*s, *r)`. That is
+    what `jax.jacfwd` returns. For the output `{"p": float32[2]}` and the input
+    `(float32[4,5], float32[3])` it is `{"p": (float32[2,4,5], float32[2,3])}`.
     """
 
     pytree: PyTree[Array]
@@ -130,8 +130,8 @@ def _strips(pytree: PyTree[Array], out_structure: Structure) -> tuple[list[Any],
     rows, treedef = jax.tree.flatten(out_structure)
     if not rows:
         raise StructureError(
-            f"output_structure: must have at least one leaf; got {out_structure}. Leave an operator "
-            "without output out of the system."
+            f"output_structure: must have at least one leaf; got {out_structure}. Leave an "
+            "operator without output out of the system."
         )
     try:
         return rows, treedef.flatten_up_to(pytree)
@@ -147,8 +147,9 @@ def _column_structure(block: Array, row: jax.ShapeDtypeStruct) -> jax.ShapeDtype
     axes = len(row.shape)
     if block.shape[:axes] != row.shape:
         raise StructureError(
-            f"pytree: the first axes of each block must be the shape of its output leaf, {row.shape}; "
-            f"got a block of shape {block.shape}. Mend the block or `output_structure`."
+            f"pytree: the first axes of each block must be the shape of its output leaf, "
+            f"{row.shape}; got a block of shape {block.shape}. Mend the block or "
+            "`output_structure`."
         )
     return jax.ShapeDtypeStruct(block.shape[axes:], block.dtype)
 

@@ -47,9 +47,7 @@ def check_vector(vector: PyTree, structure: Structure) -> None:
     """Refuse a vector whose tree or shapes are not those of an operator's input structure."""
     leaves, treedef = jax.tree.flatten(vector)
     wanted, wanted_treedef = jax.tree.flatten(structure)
-    if treedef == wanted_treedef and all(
-        jnp.shape(a) == b.shape for a, b in zip(leaves, wanted)
-    ):
+    if treedef == wanted_treedef and all(jnp.shape(a) == b.shape for a, b in zip(leaves, wanted)):
         return
     raise StructureError(
         f"vector: must have the operator's input structure {structure_str(structure)}; got "

@@ -15,7 +15,7 @@ from .tags import as_tags, transpose_tags
 
 
 class TaggedLinearOperator(AbstractLinearOperator):
-    """Another operator, of which more is promised: `TaggedLinearOperator(A + A.T, symmetric_tag)`."""
+    """Another operator with promises: `TaggedLinearOperator(A + A.T, symmetric_tag)`."""
 
     operator: AbstractLinearOperator
     tags: frozenset[object] = eqx.field(static=True)

@@ -16,7 +16,7 @@ from .structures import check_vector
 
 
 def tridiagonal_product(diagonal: Array, lower: Array, upper: Array, vector: Array) -> Array:
-    """The product of a tridiagonal matrix, given as `(n,), (n-1,), (n-1,)`, with a vector `(n,)`."""
+    """The product of a tridiagonal matrix, of `(n,), (n-1,), (n-1,)`, with a vector `(n,)`."""
     above = jnp.pad(upper * vector[1:], (0, 1))
     below = jnp.pad(lower * vector[:-1], (1, 0))
     return diagonal * vector + above + below
@@ -31,7 +31,7 @@ class TridiagonalLinearOperator(AbstractLinearOperator):
 
     def __init__(self, diagonal: Any, lower_diagonal: Any, upper_diagonal: Any):
         """**Arguments**: `diagonal` of shape `(n,)`, `lower_diagonal` (entries Aᵢ₊₁,ᵢ) and
-        `upper_diagonal` (entries Aᵢ,ᵢ₊₁) of shape `(n - 1,)`. They are promoted to one inexact dtype.
+        `upper_diagonal` (entries Aᵢ,ᵢ₊₁) of shape `(n - 1,)`. They get one inexact dtype.
 
         **Raises** `StructureError` if the shapes do not fit.
         """
@@ -52,9 +52,7 @@ class TridiagonalLinearOperator(AbstractLinearOperator):
 
     def mv(self, vector: Array) -> Array:
         check_vector(vector, self.in_structure())
-        return tridiagonal_product(
-            self.diagonal, self.lower_diagonal, self.upper_diagonal, vector
-        )
+        return tridiagonal_product(self.diagonal, self.lower_diagonal, self.upper_diagonal, vector)
 
     def as_matrix(self) -> Array:
         if self.diagonal.shape[0] == 0:

@@ -59,6 +59,11 @@ class SolveCall:
     name: str | None = None
     levels: tuple[Level, ...] = ()  # innermost first
 
+    def __repr__(self) -> str:
+        title = f" {self.name!r}" if self.name else ""
+        sizes = "".join(f" vmap({level.size})" for level in self.levels)
+        return f"<{self.kind} solve{title}{sizes}>"
+
     @staticmethod
     def make(
         problem: Problem, *, throw: bool, kind: str, name: str | None
@@ -90,6 +95,10 @@ class SolveCall:
             adjoint,
             self.vector.fill(vec_arrays),
         )
+
+    def essence(self) -> SolveCall:
+        """What decides the computation: all but what is said or done about a failure."""
+        return dataclasses.replace(self, throw=False, kind=FORWARD, name=None)
 
     def inner(self) -> SolveCall:
         """The call that the outermost `vmap` maps."""

@@ -16,7 +16,7 @@ from .._varying import vary_together
 from ..results import Solution
 from .call import SolveCall
 from .failure import Failure, Inputs, raise_if_failed, raise_inside
-from .run import run, run_with_verdict, unwrap_stats
+from .run import Program, trace, unwrap_stats
 
 linear_solve_p = Primitive("linear_solve")
 linear_solve_p.multiple_results = True
@@ -29,11 +29,16 @@ def bind(
     # Under `shard_map`, operands that vary over different mesh axes are first brought to vary over
     # the same ones: the transpose of that cast is the `psum` that cotangents of replicated
     # operands need.
-    operands = vary_together(*operands)
-    out_tree = jax.tree.structure(jax.eval_shape(functools.partial(run, call), *operands))
-    flat = linear_solve_p.bind(*operands, call=call)
-    value, result, stats = jax.tree.unflatten(out_tree, flat)
+    operands = vary_together(*(_strong(x) for x in operands))
+    program = trace(call, operands)
+    flat = linear_solve_p.bind(*operands, call=call, program=program)
+    value, result, stats = program.unflatten(flat)
     return value, result, unwrap_stats(stats) if unwrap else stats
+
+
+def _strong(x: Any) -> Any:
+    """Without weak type, which would make a program of its own."""
+    return jax.lax.convert_element_type(x, x.dtype) if jax.typeof(x).weak_type else x
 
 
 def _describe(call: SolveCall, operands: Sequence[Any]) -> Failure:
@@ -42,40 +47,34 @@ def _describe(call: SolveCall, operands: Sequence[Any]) -> Failure:
     return Failure(solver, call.kind, call.name)
 
 
+@functools.partial(jax.jit, static_argnums=0)
+def _run_eagerly(program: Program, *operands: Any) -> tuple[Any, Any, dict[str, Any]]:
+    return program(*operands)[:3]
+
+
 @linear_solve_p.def_impl
-def _impl(*operands: Any, call: SolveCall) -> list[Any]:
+def _impl(*operands: Any, call: SolveCall, program: Program) -> list[Any]:
     """Eager evaluation: compiled without a callback; a failure is raised here, by its own class."""
-    value, result, stats = _run_eagerly(call, *operands)
+    value, result, stats = _run_eagerly(program, *operands)
     if call.throw:
         solution = Solution(value, result, unwrap_stats(stats), call.problem(operands).state)
         raise_if_failed(solution, functools.partial(_describe, call, operands))
     return jax.tree.leaves((value, result, stats))
 
 
-_run_eagerly = jax.jit(run, static_argnums=0)
-
-
 @linear_solve_p.def_abstract_eval
-def _abstract_eval(*avals: Any, call: SolveCall) -> list[Any]:
-    structs = [jax.ShapeDtypeStruct(a.shape, a.dtype) for a in avals]
-    out = jax.tree.leaves(jax.eval_shape(functools.partial(run, call), *structs))
+def _abstract_eval(*avals: Any, call: SolveCall, program: Program) -> list[Any]:
     # A fresh aval would forget over which mesh axes the solution varies, and gradients under
-    # `shard_map` would silently lack a `psum`: derive every output from an operand.
-    reference = avals[-1]
+    # `shard_map` would silently lack a `psum`: every output varies as the operands do.
+    varying = avals[-1].manual_axis_type
     return [
-        reference.update(
-            shape=s.shape,
-            dtype=s.dtype,
-            weak_type=False,
-            sharding=reference.sharding if s.shape == reference.shape else None,
-        )
-        for s in out
+        aval.update(weak_type=False, manual_axis_type=varying) for aval in program.out_avals()
     ]
 
 
-def lowered(*operands: Any, call: SolveCall) -> list[Any]:
+def lowered(*operands: Any, call: SolveCall, program: Program) -> list[Any]:
     """The compiled program of a solve; with `throw`, it ends in a conditional that raises."""
-    value, result, stats, verdict = run_with_verdict(call, *operands)
+    value, result, stats, verdict = program(*operands)
     if call.throw:
         op_arrays, _, vec_arrays = call.groups(operands)
         i, j = len(op_arrays), len(operands) - len(vec_arrays)

@@ -64,14 +64,15 @@ class Inputs(NamedTuple):
     arrays: list[Any]
     batched: list[list[bool]]
 
-    def finite(self, arrays: list[np.ndarray], lane: tuple[int, ...]) -> bool:
-        """Whether the input of one lane (outermost `vmap` first) is finite."""
-        for array, batched in zip(arrays, self.batched):
-            index = tuple(i for i, flag in zip(lane, reversed(batched)) if flag)
-            one = np.asarray(array)[index]
-            if jnp.issubdtype(one.dtype, jnp.inexact) and not np.all(np.isfinite(one)):
-                return False
-        return True
+
+def _finite(inputs: Inputs, lane: tuple[int, ...]) -> bool:
+    """Whether the input of one lane (outermost `vmap` first) is finite."""
+    for array, batched in zip(inputs.arrays, inputs.batched):
+        index = tuple(i for i, flag in zip(lane, reversed(batched)) if flag)
+        one = np.asarray(array)[index]
+        if jnp.issubdtype(one.dtype, jnp.inexact) and not np.all(np.isfinite(one)):
+            return False
+    return True
 
 
 def _exception(
@@ -119,12 +120,14 @@ def raise_inside(value: Any, verdict: Verdict, inputs: Inputs, what: Failure) ->
     The callback runs only then, and finds out for itself what else there is to say.
     """
     axes = varying_axes((value, verdict.failed))
+    arrays, batched = inputs
+    del inputs  # the callback outlives this trace, and must hold none of its tracers
 
     def fail(verdict: Verdict, arrays: Any, leaves: Any) -> Any:
         failed = np.asarray(verdict.failed)
         lane = tuple(int(i) for i in np.argwhere(failed)[0])
         code = int(np.asarray(verdict.claim)[lane])
-        if not inputs.finite(arrays, lane):
+        if not _finite(Inputs(arrays, batched), lane):
             code = _NONFINITE
         elif code == SUCCESSFUL:
             finite = all(np.all(np.isfinite(np.asarray(leaf)[lane])) for leaf in leaves)
@@ -134,7 +137,7 @@ def raise_inside(value: Any, verdict: Verdict, inputs: Inputs, what: Failure) ->
 
     def fail_with(leaves: Any) -> Any:
         structs = [jax.ShapeDtypeStruct(x.shape, x.dtype) for x in leaves]
-        out = jax.pure_callback(fail, structs, verdict, inputs.arrays, leaves)
+        out = jax.pure_callback(fail, structs, verdict, arrays, leaves)
         return vary_like(out, axes)
 
     leaves, treedef = jax.tree.flatten(value)

@@ -22,6 +22,7 @@ from jaxtyping import Array, PyTree
 
 from .._norms import two_norm
 from .._tree import tree_all_finite, tree_real_dtype, tree_sub
+from .._varying import vary_like, varying_axes
 from ..operators import AbstractLinearOperator, conj
 from ..results import REASONS, RESULTS, SUCCESSFUL
 from .call import Problem
@@ -116,7 +117,10 @@ def _blame_input(problem: Problem, result: RESULTS) -> RESULTS:
     """The result code of a failed solve, which is `nonfinite_input` if b or A hold NaN or infinity."""
     arrays = jax.tree.leaves((problem.vector, problem.operator))
     arrays = [a for a in arrays if hasattr(a, "dtype")]
+    axes = varying_axes(arrays)
     bad = jax.lax.cond(
-        result == RESULTS.successful, lambda: jnp.array(False), lambda: ~tree_all_finite(arrays)
+        result == RESULTS.successful,
+        lambda: vary_like(jnp.array(False), axes),
+        lambda: ~tree_all_finite(arrays),
     )
     return RESULTS.where(bad, RESULTS.nonfinite_input, result)

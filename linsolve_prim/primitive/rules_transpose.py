@@ -43,7 +43,7 @@ def _transposed_solve(call: SolveCall, known: list[Any], ct_leaves: list[Any]) -
     return jax.tree.leaves(bind(adjoint_call, operands)[0])
 
 
-def transpose_rule(cts: list[Any], *operands: Any, call: SolveCall) -> list[Any]:
+def transpose_rule(cts: list[Any], *operands: Any, call: SolveCall, program: Any) -> list[Any]:
     op_arrays, rest_arrays, vec_arrays = call.groups(operands)
     if any(ad.is_undefined_primal(x) for x in (*op_arrays, *rest_arrays)):
         raise NotImplementedError(

@@ -1,9 +1,8 @@
 """What a solve computes: `solver.compute`, judged by its true residual, under its `vmap`s.
 
-`run` is the meaning of the primitive: abstract evaluation asks for its shapes, lowering and eager
-evaluation call it. It is a `jax.jit`, so that JAX's own cache makes sure that `solver.compute` is
-traced once for one kind of solve and not once for each rule: a solve and its tangent share one
-trace, its transpose makes the second, whatever the order of differentiation.
+`trace` makes that a `Program`, once for one kind of solve: JAX's own cache of `jax.jit` holds them,
+and the equation of a solve carries its program, so that no rule traces again. A solve and its
+tangents share one program, and its transpose has the second, whatever the order of differentiation.
 """
 
 from __future__ import annotations
@@ -13,6 +12,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.extend.core import jaxpr_as_fun
 
 from .._static import Static
 from .._types import structure_equal, structure_str
@@ -48,14 +48,8 @@ def _run_one(call: SolveCall, *operands: Any) -> tuple[Any, Any, dict[str, Any],
     return value, result, jax.tree.map(_stat, stats), verdict
 
 
-@functools.partial(jax.jit, static_argnums=0, inline=True)
-def run_with_verdict(
-    call: SolveCall, *operands: Any
-) -> tuple[Any, Any, dict[str, Any], Verdict]:
-    """`(value, result, stats, verdict)` of a solve, with one leading axis for each of its `vmap`s.
-
-    Who asks for the verdict only leaves result and statistics to dead-code elimination.
-    """
+def _run(call: SolveCall, *operands: Any) -> tuple[Any, Any, dict[str, Any], Verdict]:
+    """`(value, result, stats, verdict)` of a solve, with one leading axis for each of its `vmap`s."""
     fn = functools.partial(_run_one, call)
     for level in call.levels:
         fn = jax.vmap(
@@ -68,6 +62,44 @@ def run_with_verdict(
     return fn(*operands)
 
 
-def run(call: SolveCall, *operands: Any) -> tuple[Any, Any, dict[str, Any]]:
-    """`(value, result, stats)` of a solve."""
-    return run_with_verdict(call, *operands)[:3]
+_traced_run = jax.jit(_run, static_argnums=0)
+
+
+class Program:
+    """A traced solve: its equations, and the structure of what it returns.
+
+    Who asks for the verdict only leaves result and statistics to dead-code elimination.
+    """
+
+    def __init__(self, jaxpr: Any, out_tree: Any):
+        self.jaxpr = jaxpr
+        self.out_tree = out_tree
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Program) and other.jaxpr is self.jaxpr
+
+    def __hash__(self) -> int:
+        return id(self.jaxpr)
+
+    def __repr__(self) -> str:
+        return "..."
+
+    def __call__(self, *operands: Any) -> tuple[Any, Any, dict[str, Any], Verdict]:
+        """Run it, eagerly or as a part of what is being traced."""
+        return jax.tree.unflatten(self.out_tree, jaxpr_as_fun(self.jaxpr)(*operands))
+
+    def out_avals(self) -> list[Any]:
+        """The types of the value, the result and the statistics, flat."""
+        avals = jax.tree.unflatten(self.out_tree, self.jaxpr.out_avals)
+        return jax.tree.leaves(avals[:3])
+
+    def unflatten(self, flat: list[Any]) -> tuple[Any, Any, dict[str, Any]]:
+        """The inverse of `jax.tree.leaves((value, result, stats))`."""
+        *kept, _ = jax.tree.unflatten(self.out_tree, self.jaxpr.out_avals)
+        return jax.tree.unflatten(jax.tree.structure(tuple(kept)), flat)
+
+
+def trace(call: SolveCall, operands: list[Any]) -> Program:
+    """The program of a solve, from the cache if one of its kind was traced before."""
+    traced = _traced_run.trace(call.essence(), *operands)
+    return Program(traced.jaxpr, jax.tree.structure(traced.out_info))

@@ -1,0 +1,133 @@
+"""The command line: `python -m linsolve_prim solve | demo | info`.
+
+Exit status: 0 for a true success, 1 for a solve (or a demonstration) that failed, 2 for bad input.
+
+Nothing but the standard library is imported until a command runs. A command works in the precision
+it needs through `jax.enable_x64` as a context, so that `main` leaves JAX's settings alone.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+SUCCESS, FAILURE, BAD_INPUT = 0, 1, 2
+
+#: What `--tag` takes, and the name of the package's tag behind it.
+TAGS = {
+    "symmetric": "symmetric_tag",
+    "positive-definite": "positive_semidefinite_tag",
+    "negative-definite": "negative_semidefinite_tag",
+    "diagonal": "diagonal_tag",
+    "tridiagonal": "tridiagonal_tag",
+    "lower-triangular": "lower_triangular_tag",
+    "upper-triangular": "upper_triangular_tag",
+    "unit-diagonal": "unit_diagonal_tag",
+}
+DTYPES = ("float32", "float64", "complex64", "complex128")
+
+_SOLVE_EXAMPLES = """\
+examples:
+  python -m linsolve_prim solve A.mtx b.mtx
+  python -m linsolve_prim solve A.npz --solver gmres --rtol 1e-8 --restart 50 --out x.npy
+  python -m linsolve_prim solve A.npy --tag positive-definite --solver cg --preconditioner jacobi
+
+exit status: 0 if the solve succeeded and the residual, computed again from the file, agrees;
+1 if not; 2 for input that cannot be read or does not fit."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command of the command line and return its exit status."""
+    parser = _parser()
+    try:
+        arguments = parser.parse_args(argv)
+    except SystemExit as stop:  # argparse has printed its message, or the help
+        return SUCCESS if stop.code is None else int(stop.code)
+    if hasattr(sys.stdout, "reconfigure") and "utf" not in (sys.stdout.encoding or "").lower():
+        sys.stdout.reconfigure(errors="replace")  # a terminal without ‖ still shows the rest
+    from .reading import BadInput
+
+    try:
+        return _run(arguments)
+    except BadInput as error:
+        message = " ".join(str(error).split())
+        print(f"linsolve_prim {arguments.command}: {message}", file=sys.stderr)
+        return BAD_INPUT
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    if arguments.command == "solve":
+        from .solve_command import run
+    elif arguments.command == "demo":
+        from .demo_command import run
+    else:
+        from .info_command import run
+    return run(arguments)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="linsolve_prim", description="Differentiable linear solves, from the shell."
+    )
+    commands = parser.add_subparsers(dest="command", required=True, metavar="{solve,demo,info}")
+    _add_solve(commands)
+    _add_demo(commands)
+    commands.add_parser("info", help="versions, devices and the table of solvers")
+    return parser
+
+
+def _add_solve(commands: argparse._SubParsersAction) -> None:
+    solve = commands.add_parser(
+        "solve",
+        help="solve a system from files",
+        epilog=_SOLVE_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = solve.add_argument
+    add("matrix", metavar="A", help="the matrix: .mtx, .npy or .npz (scipy.sparse or CSR arrays)")
+    add("rhs", metavar="b", nargs="?", help="right-hand side(s): .mtx or .npy; default A·1")
+    add("--solver", default="auto", help="auto (default), lu, qr, svd, cholesky, cg, gmres, ...")
+    add("--rtol", type=_tolerance, help="success needs a residual up to rtol·‖b‖ ...")
+    add("--atol", type=_tolerance, help="... or up to atol")
+    add("--max-steps", type=_count, help="of an iterative solver")
+    add("--restart", type=_count, help="steps between restarts, of gmres")
+    add("--dtype", choices=DTYPES, help="default: the file's, at least float64")
+    add("--tag", action="append", default=[], choices=list(TAGS), help="a promise about A")
+    add("--preconditioner", choices=["jacobi"], help="for iterative solvers")
+    add("--out", metavar="X", help="write the solution to this .npy or .mtx file")
+    add("--repeat", type=_natural, default=1, help="later calls to time (default 1)")
+
+
+def _add_demo(commands: argparse._SubParsersAction) -> None:
+    demo = commands.add_parser(
+        "demo", help="fit a coefficient field to noisy data by differentiating through the solve"
+    )
+    add = demo.add_argument
+    add("--file", metavar="A", help="a real symmetric matrix; default: PyAMG's airfoil mesh")
+    add("--out", default="demo.png", help="where to draw the picture (default demo.png)")
+    add("--steps", type=_count, default=150, help="most steps of the optimiser (default 150)")
+    add("--noise", type=_tolerance, default=0.01, help="relative noise (default 0.01)")
+    add("--seed", type=_natural, default=0, help="of noise and sensors (default 0)")
+
+
+def _tolerance(text: str) -> float:
+    return _number(text, float, 0, "a finite number from 0 up")
+
+
+def _count(text: str) -> int:
+    return int(_number(text, int, 1, "an integer from 1 up"))
+
+
+def _natural(text: str) -> int:
+    return int(_number(text, int, 0, "an integer from 0 up"))
+
+
+def _number(text: str, kind: type, least: int, rule: str) -> float:
+    try:
+        value = kind(text)
+    except ValueError:
+        value = float("nan")
+    if not least <= value < float("inf"):
+        raise argparse.ArgumentTypeError(f"must be {rule}; got {text}")
+    return value

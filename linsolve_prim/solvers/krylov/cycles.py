@@ -1,0 +1,176 @@
+"""The loop around every Krylov method, which alone decides whether the system is solved.
+
+A method iterates on cheap recurrences of the residual, and these drift from b − Ax. So it is only
+asked for a correction, d with Ad ≈ r (a *cycle*): when it claims its target, when it breaks down or
+when it has to restart anyway, x + d is judged by its true residual, and if that is too large the
+method continues from there. (Correcting by groups of steps also keeps the drift itself small:
+van der Vorst and Ye, 2000, doi:10.1137/S1064827599353865.)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+from jaxtyping import Array, PyTree
+
+from ..._tree import tree_add, tree_all_finite, tree_real_dtype, tree_sub, tree_where
+from ..._types import Norm
+from ...operators import AbstractLinearOperator
+from ...results import RESULTS
+from .stopping import Ending, Problem
+from .vectors import while_loop
+
+# How a cycle ends
+RUNNING, CLAIMED, RAN_OUT, BROKE_DOWN, SINGULAR, OVERFLOW, CONLIM = range(7)
+
+
+class Start(NamedTuple):
+    """What a cycle starts from."""
+
+    residual: PyTree[Array]
+    norm: Array  # of the residual, as the user measures it
+    target: Array  # where that norm shall come
+    caution: Array  # by which the target was lowered: 1, or 1/2 after a claim that was not true
+    budget: Array  # steps that are left
+    index: Array  # how many cycles went before
+    memory: Any  # what the last cycle left
+
+
+class End(NamedTuple):
+    """What a cycle returns."""
+
+    correction: PyTree[Array]
+    steps: Array
+    outcome: Array
+    memory: Any
+
+
+class _Loop(NamedTuple):
+    x: PyTree[Array]
+    residual: PyTree[Array]
+    norm: Array
+    best: Array
+    steps: Array
+    index: Array
+    stalled: Array
+    doubted: Array
+    least_squares: Array
+    done: Array
+    result: RESULTS
+    memory: Any
+
+
+def outcome_of(*flags: tuple[int, Array]) -> Array:
+    """The last of these codes whose flag is set; `RUNNING` if none is."""
+    code = jnp.asarray(RUNNING, jnp.int32)
+    for outcome, flag in flags:
+        code = jnp.where(flag, jnp.asarray(outcome, jnp.int32), code)
+    return code
+
+
+def close(outcome: Array, norm: Array, target: Array) -> Array:
+    """The outcome of a cycle whose loop has ended."""
+    claimed = jnp.where(norm <= target, jnp.asarray(CLAIMED, jnp.int32), RAN_OUT)
+    return jnp.where(outcome == RUNNING, claimed, outcome)
+
+
+def _verdict(outcome: Array, exhausted: Array, first_step: Array) -> RESULTS:
+    """The result of an iteration that ended without success."""
+    result = RESULTS.where(outcome == BROKE_DOWN, RESULTS.breakdown, RESULTS.stagnation)
+    result = RESULTS.where(outcome == SINGULAR, RESULTS.singular, result)
+    in_order = (outcome == RAN_OUT) | (outcome == CLAIMED)
+    result = RESULTS.where(exhausted & in_order, RESULTS.max_steps_reached, result)
+    result = RESULTS.where(outcome == CONLIM, RESULTS.conlim, result)
+    # All products so far were of ordinary numbers: the operator itself holds NaN or infinity.
+    overflow = RESULTS.where(first_step, RESULTS.nonfinite_input, RESULTS.diverged)
+    return RESULTS.where(outcome == OVERFLOW, overflow, result)
+
+
+def iterate(
+    cycle: Callable[[Start], End],
+    operator: AbstractLinearOperator,
+    problem: Problem,
+    norm: Norm,
+    max_steps: int,
+    axes: frozenset,
+    *,
+    memory: Any = (),
+    patience: int = 2,
+    monotone: bool = True,
+    least_squares: Callable[[PyTree[Array], Any], Array] | None = None,
+) -> tuple[Ending, Any]:
+    """Run cycles until the true residual is small enough, or nothing more can be hoped for.
+
+    - `memory`: handed from cycle to cycle.
+    - `patience`: how many cycles in a row that end by their length alone may fail to reduce the
+      residual. After those that end by themselves it is 2, and they have to halve it.
+    - `monotone`: take back cycles that increase the residual.
+    - `least_squares(residual, memory)`: whether a residual that is not small solves the problem.
+
+    Returns also the memory of the last cycle. One product for each cycle.
+    """
+    eps = float(jnp.finfo(tree_real_dtype(problem.vector)).eps)
+
+    def body(c: _Loop) -> _Loop:
+        caution = jnp.where(c.doubted, 0.5, 1).astype(problem.goal.dtype)
+        target = caution * problem.goal
+        # A lane of a vmap that is done has no steps left, so that it does not hold up the others.
+        budget = jnp.where(c.done, 0, max_steps - c.steps)
+        end = cycle(Start(c.residual, c.norm, target, caution, budget, c.index, c.memory))
+        x = tree_add(c.x, end.correction)
+        residual = tree_sub(problem.vector, operator.mv(x))
+        r_norm = jnp.asarray(norm(residual), c.norm.dtype)
+        finite = tree_all_finite(x) & jnp.isfinite(r_norm)
+        keep = finite & (r_norm <= c.norm) if monotone else finite
+        x, residual = tree_where(keep, (x, residual), (c.x, c.residual))
+        outcome = jnp.where(finite, end.outcome, OVERFLOW)
+        steps = c.steps + end.steps
+
+        ran_out = outcome == RAN_OUT
+        needed = jnp.where(ran_out, 1 - 10 * eps, 0.5) * c.best
+        stalled = jnp.where(r_norm <= needed, 0, c.stalled + 1)
+        r_norm = jnp.where(keep, r_norm, c.norm)
+        small = r_norm <= problem.goal
+        normal = jnp.zeros_like(small)
+        if least_squares is not None:
+            normal = least_squares(residual, end.memory)
+        solved = small | normal
+        given_up = stalled >= jnp.where(ran_out, patience, 2)
+        exhausted = steps >= max_steps
+        failure = _verdict(outcome, exhausted, steps == 0)
+        return _Loop(
+            x=x,
+            residual=residual,
+            norm=r_norm,
+            best=jnp.minimum(c.best, r_norm),
+            steps=steps,
+            index=c.index + 1,
+            stalled=stalled,
+            doubted=c.doubted | (outcome == CLAIMED),
+            least_squares=normal & ~small,
+            done=solved | given_up | exhausted | (outcome == OVERFLOW) | (outcome == CONLIM),
+            result=RESULTS.where(solved, RESULTS.successful, failure),
+            memory=end.memory,
+        )
+
+    zero = jnp.zeros((), jnp.int32)
+    false = jnp.zeros((), bool)
+    start = _Loop(
+        x=problem.x,
+        residual=problem.residual,
+        norm=problem.norm,
+        best=problem.norm,
+        steps=zero,
+        index=zero,
+        stalled=zero,
+        doubted=false,
+        least_squares=false,
+        done=problem.is_bad | (problem.norm <= problem.goal),
+        result=RESULTS.where(problem.is_bad, RESULTS.nonfinite_input, RESULTS.successful),
+        memory=memory,
+    )
+    c = while_loop(lambda c: ~c.done, body, start, axes)
+    ending = Ending(c.x, c.residual, c.norm, c.result, c.steps, c.least_squares)
+    return ending, c.memory

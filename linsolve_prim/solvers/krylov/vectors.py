@@ -1,0 +1,66 @@
+"""Norms without overflow or underflow, and loops that also run inside `jax.shard_map`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, PyTree
+
+from ..._norms import max_norm, two_norm
+from ..._static import split
+from ..._varying import vary_like, varying_axes
+
+
+def power_of_two(size: Array) -> Array:
+    """A power of two within a factor 2 of `size`; 1 for 0, NaN and infinity."""
+    info = jnp.finfo(size.dtype)
+    ordinary = (size > 0) & jnp.isfinite(size)
+    clipped = jnp.clip(jnp.where(ordinary, size, 1), float(info.tiny) * 4, float(info.max) / 4)
+    return jax.lax.reduce_precision(clipped, exponent_bits=int(info.nexp), mantissa_bits=0)
+
+
+def tree_divide(x: PyTree[Array], scalar: Array) -> PyTree[Array]:
+    """x / scalar for a real scalar; each leaf keeps its dtype."""
+
+    def divide(a: Array) -> Array:
+        s = scalar.astype(a.real.dtype)
+        # Complex division would square the divisor.
+        return jax.lax.complex(a.real / s, a.imag / s) if jnp.iscomplexobj(a) else a / s
+
+    return jax.tree.map(divide, x)
+
+
+def normalise(x: PyTree[Array]) -> tuple[PyTree[Array], Array]:
+    """`(x/‖x‖, ‖x‖)`; zero stays zero, and NaN or infinity give a norm that is not finite."""
+    unit = power_of_two(max_norm(x))
+    scaled = tree_divide(x, unit)
+    norm = two_norm(scaled)
+    return tree_divide(scaled, jnp.where(norm > 0, norm, 1)), norm * unit
+
+
+def tree_zeros_like(x: PyTree[Array]) -> PyTree[Array]:
+    return jax.tree.map(jnp.zeros_like, x)
+
+
+def safe_norm(x: PyTree[Array]) -> Array:
+    """‖x‖₂ where squares may overflow or underflow."""
+    return normalise(x)[1]
+
+
+def mesh_axes(*trees: PyTree[Any]) -> frozenset:
+    """The `shard_map` axes over which any array in these pytrees varies."""
+    arrays, _ = split(trees)
+    return varying_axes(arrays)
+
+
+def while_loop(
+    cond: Callable[[Any], Array], body: Callable[[Any], Any], init: Any, axes: frozenset
+) -> Any:
+    """`jax.lax.while_loop` whose whole carry varies over the given mesh axes from the start.
+
+    Inside `shard_map` a carry must have one type in all steps, but counters start as constants.
+    """
+    return jax.lax.while_loop(cond, lambda c: vary_like(body(c), axes), vary_like(init, axes))
