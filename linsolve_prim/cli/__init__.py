@@ -106,7 +106,7 @@ def _add_demo(commands: argparse._SubParsersAction) -> None:
     add = demo.add_argument
     add("--file", metavar="A", help="a real symmetric matrix; default: PyAMG's airfoil mesh")
     add("--out", default="demo.png", help="where to draw the picture (default demo.png)")
-    add("--steps", type=_count, default=150, help="most steps of the optimiser (default 150)")
+    add("--steps", type=_count, default=100, help="most steps of the optimiser (default 100)")
     add("--noise", type=_tolerance, default=0.01, help="relative noise (default 0.01)")
     add("--seed", type=_natural, default=0, help="of noise and sensors (default 0)")
 

@@ -16,29 +16,31 @@ _INK, _RED, _BLUE = "#222222", "#c8442f", "#2f6fa8"
 
 
 def draw(path: str, problem: Problem, data: Data, fit: Fit, state: np.ndarray) -> None:
-    """True field, recovered field and their difference; one state, the convergence, the data."""
-    figure = Figure(figsize=(13, 7.6), layout="constrained")
-    axes = figure.subplots(2, 3)
+    """True field, recovered field and their difference; one state, the convergence, the misfit."""
+    figure = Figure(figsize=(13, 8), layout="constrained")
+    above, below = figure.subfigures(2, 1, height_ratios=[1.0, 0.95], hspace=0.04)
+    _draw_fields(above, problem, fit)
+    axes = below.subplots(1, 3, width_ratios=[1.25, 1, 1])
+    _draw_state(below, axes[0], problem, data, state)
+    _draw_history(axes[1], fit)
+    _draw_residuals(axes[2], data, state)
+    text = "unknown coefficients, found by differentiating through the solve"
+    figure.suptitle(f"{problem.title}: {len(problem.points)} {text}", fontsize=14, color=_INK)
+    figure.savefig(path, dpi=130)
+
+
+def _draw_fields(figure: Any, problem: Problem, fit: Fit) -> None:
+    axes = figure.subplots(1, 3)
     bound = float(abs(problem.truth).max())
     maps = (
         ("the true field, log κ", problem.truth),
         ("recovered from the data", fit.field),
         ("difference", fit.field - problem.truth),
     )
-    for ax, (title, values) in zip(axes[0], maps):
+    for ax, (title, values) in zip(axes, maps):
         mappable = _map(ax, problem, values, -bound, bound, "RdBu_r")
         ax.set_title(title)
-    figure.colorbar(mappable, ax=axes[0], shrink=0.85, label="log κ")
-    _draw_state(figure, axes[1, 0], problem, data, state)
-    _draw_history(axes[1, 1], fit)
-    _draw_data(axes[1, 2], data, state)
-    figure.suptitle(
-        f"{problem.title}: {len(problem.points)} unknown coefficients "
-        "by differentiating through the solve",
-        fontsize=13,
-        color=_INK,
-    )
-    figure.savefig(path, dpi=130)
+    figure.colorbar(mappable, ax=axes, shrink=0.9, label="log κ")
 
 
 def _map(ax: Any, problem: Problem, values: np.ndarray, low: float, high: float, cmap: str) -> Any:
@@ -53,7 +55,7 @@ def _map(ax: Any, problem: Problem, values: np.ndarray, low: float, high: float,
     return drawn
 
 
-def _draw_state(figure: Figure, ax: Any, problem: Problem, data: Data, state: np.ndarray) -> None:
+def _draw_state(figure: Any, ax: Any, problem: Problem, data: Data, state: np.ndarray) -> None:
     """The solution for the last load, and where it is observed."""
     values = np.zeros(len(problem.points))
     values[problem.free] = state[-1]
@@ -74,15 +76,14 @@ def _draw_history(ax: Any, fit: Fit) -> None:
     ax.spines[["top", "right"]].set_visible(False)
 
 
-def _draw_data(ax: Any, data: Data, state: np.ndarray) -> None:
-    ax.axline((0, 0), slope=1, color=_INK, linewidth=0.8)
-    noise = data.sigma / abs(data.values).max()
-    size = abs(data.values).max()
-    fitted = state[:, data.sensors]
-    ax.plot(data.values / size, fitted / size, ".", color=_BLUE, markersize=2.5, alpha=0.6)
-    ax.set(
-        title=f"{data.values.size} data, noise up to {noise.max():.1g}",
-        xlabel="observed",
-        ylabel="computed from the recovered field",
-    )
-    ax.spines[["top", "right"]].set_visible(False)
+def _draw_residuals(ax: Any, data: Data, state: np.ndarray) -> None:
+    """What is left of the misfit should look like the noise: normal, of variance one."""
+    left = ((state[:, data.sensors] - data.values) / data.sigma).ravel()
+    bins = np.linspace(-4, 4, 33)
+    ax.hist(left, bins, density=True, color=_BLUE, alpha=0.55, label=f"{left.size} data")
+    density = np.exp(-0.5 * bins**2) / np.sqrt(2 * np.pi)
+    ax.plot(bins, density, color=_INK, linewidth=1, label="the noise: normal")
+    ax.set(title="what is left of the misfit", xlabel="(u − d)/σ", yticks=[])
+    ax.set_ylim(top=1.35 * ax.get_ylim()[1])
+    ax.legend(frameon=False, loc="upper left")
+    ax.spines[["top", "right", "left"]].set_visible(False)

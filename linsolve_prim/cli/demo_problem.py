@@ -1,4 +1,4 @@
-"""The systems of `demo`: A(κ)u = f with an unknown field κ, from a mesh or from a matrix in a file."""
+"""The systems of `demo`: A(κ)u = f with an unknown field κ, from a mesh or a matrix in a file."""
 
 from __future__ import annotations
 
@@ -46,17 +46,15 @@ def true_field(points: np.ndarray) -> np.ndarray:
     """log κ: a smooth background with an inclusion that conducts well, and one that does not."""
     x, y = points.T
     disc = lambda cx, cy, radius: 0.5 - 0.5 * np.tanh((np.hypot(x - cx, y - cy) - radius) / 0.15)
-    return (
-        0.3 * np.sin(0.9 * x) * np.cos(0.7 * y) + 1.3 * disc(1.5, 0.9, 0.75) - disc(-0.9, -0.8, 0.7)
-    )
+    background = 0.3 * np.sin(0.9 * x) * np.cos(0.7 * y)
+    return background + 1.3 * disc(1.5, 0.9, 0.75) - disc(-0.9, -0.8, 0.7)
 
 
 def _sources(points: np.ndarray, weights: np.ndarray) -> np.ndarray:
     """Bell-shaped sources on the rings, `(k, m)`."""
-    angles = [(radius, 2 * np.pi * (i + 0.5) / n) for radius, n in _RINGS for i in range(n)]
-    centers = np.array(
-        [[radius * np.cos(angle), radius * np.sin(angle)] for radius, angle in angles]
-    )
+    radii = np.concatenate([np.full(n, radius) for radius, n in _RINGS])
+    angles = np.concatenate([2 * np.pi * (np.arange(n) + 0.5) / n for _, n in _RINGS])
+    centers = radii[:, None] * np.stack([np.cos(angles), np.sin(angles)], axis=1)
     distances = np.linalg.norm(points - centers[:, None], axis=2)
     return weights * np.exp(-0.5 * (distances / _WIDTH) ** 2)
 

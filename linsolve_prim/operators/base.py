@@ -64,8 +64,8 @@ class AbstractLinearOperator(eqx.Module):
                 )
 
     def __getattribute__(self, name: str) -> Any:
-        # Equinox makes a pytree of each bound method when it is looked up, at 40 µs a time [measured,
-        # 2-core CPU]. That is of use for `mv` (`eqx.filter_jit(A.mv)`), but not for these.
+        # Equinox makes a pytree of each bound method when it is looked up, at 40 µs a time
+        # [measured, 2-core CPU]. It is of use for `mv` (`eqx.filter_jit(A.mv)`), not for these.
         if name in _PLAIN_METHODS:
             return object.__getattribute__(self, name)
         return super().__getattribute__(name)

@@ -85,6 +85,7 @@ class ClosedFunction:
             )
         out = self.program(*vary_together(*self.consts, *arrays))
         _, treedef = self.output_structure
+        out = [x if isinstance(x, jax.Array) else jnp.asarray(x) for x in out]  # literals
         return jax.tree.unflatten(treedef, out)
 
     def out_structure(self) -> Structure:

@@ -135,7 +135,7 @@ def evaluate(eqn: Any, operands: Sequence[Any]) -> list[Any]:
 def evaluate_inlined(jaxpr: Any, arrays: Sequence[Any]) -> list[Any]:
     """A jaxpr applied to arrays for its constants and inputs, with the calls in it inlined.
 
-    The arrays may vary over more axes of a `jax.shard_map` than those that the jaxpr was traced for.
+    The arrays may vary over more axes of a `jax.shard_map` than those it was traced for.
     """
     env = dict(zip([*jaxpr.constvars, *jaxpr.invars], arrays))
     read = lambda atom: atom.val if isinstance(atom, jex.Literal) else env[atom]

@@ -123,8 +123,12 @@ def raise_inside(value: Any, verdict: Verdict, inputs: Inputs, what: Failure) ->
     arrays, batched = inputs
     del inputs  # the callback outlives this trace, and must hold none of its tracers
 
+    told = verdict
+    if jnp.ndim(verdict.failed) == 0:  # of a single solve the callback knows that it failed
+        told = verdict._replace(failed=None)
+
     def fail(verdict: Verdict, arrays: Any, leaves: Any) -> Any:
-        failed = np.asarray(verdict.failed)
+        failed = np.asarray(True if verdict.failed is None else verdict.failed)
         lane = tuple(int(i) for i in np.argwhere(failed)[0])
         code = int(np.asarray(verdict.claim)[lane])
         if not _finite(Inputs(arrays, batched), lane):
@@ -137,7 +141,7 @@ def raise_inside(value: Any, verdict: Verdict, inputs: Inputs, what: Failure) ->
 
     def fail_with(leaves: Any) -> Any:
         structs = [jax.ShapeDtypeStruct(x.shape, x.dtype) for x in leaves]
-        out = jax.pure_callback(fail, structs, verdict, arrays, leaves)
+        out = jax.pure_callback(fail, structs, told, arrays, leaves)
         return vary_like(out, axes)
 
     leaves, treedef = jax.tree.flatten(value)

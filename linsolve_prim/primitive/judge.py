@@ -22,6 +22,7 @@ from jaxtyping import Array, PyTree
 
 from .._norms import two_norm
 from .._tree import tree_all_finite, tree_real_dtype, tree_sub
+from .._types import complex_to_real_dtype
 from .._varying import vary_like, varying_axes
 from ..operators import AbstractLinearOperator, conj
 from ..results import REASONS, RESULTS, SUCCESSFUL
@@ -34,7 +35,8 @@ def _probe(operator: AbstractLinearOperator) -> PyTree[Array]:
     leaves, treedef = jax.tree.flatten(operator.in_structure())
     out = []
     for leaf in leaves:
-        wave = jnp.cos(1.0 + 0.7390851 * jnp.arange(start, start + leaf.size)) + 0.5
+        count = jnp.arange(start, start + leaf.size, dtype=complex_to_real_dtype(leaf.dtype))
+        wave = jnp.cos(1.0 + 0.7390851 * count) + 0.5
         out.append(wave.reshape(leaf.shape).astype(leaf.dtype))
         start += leaf.size
     return jax.tree.unflatten(treedef, out)
@@ -58,15 +60,36 @@ def _sizes(r: Array, b: Array) -> tuple[Array, Array, Array, Array]:
     return jax.lax.reduce(operands, (zero,) * 4, add, (0,))
 
 
-def _norms(residual: PyTree[Array], vector: PyTree[Array]) -> tuple[Array, Array]:
-    """‖r‖₂ and ‖b‖₂. Where squares over- or underflow, both in the maximum norm instead."""
+class _Sizes(NamedTuple):
+    """Squared 2-norms and maximum norms of r and b."""
+
+    rr: Array
+    bb: Array
+    r_max: Array
+    b_max: Array
+
+    def regular(self) -> Array:
+        """Whether squares neither over- nor underflow. Where they do, the maximum norms serve."""
+        info = jnp.finfo(self.bb.dtype)
+        return (self.bb > info.tiny / info.eps) & (self.bb < info.max * info.eps)
+
+    def r_norm(self) -> Array:
+        return jnp.where(self.regular(), jnp.sqrt(self.rr), self.r_max)
+
+    def b_norm(self) -> Array:
+        return jnp.where(self.regular(), jnp.sqrt(self.bb), self.b_max)
+
+    def residual_within(self, bound: Array) -> Array:
+        """Whether the residual is within a bound, and b is finite. (Without a square root.)"""
+        within = jnp.where(self.regular(), self.rr <= bound * bound, self.r_max <= bound)
+        return within & jnp.isfinite(self.b_max)
+
+
+def _all_sizes(residual: PyTree[Array], vector: PyTree[Array]) -> _Sizes:
     pairs = zip(jax.tree.leaves(residual), jax.tree.leaves(vector))
     dtype = tree_real_dtype(vector)
-    sizes = [[x.astype(dtype) for x in _sizes(r, b)] for r, b in pairs]
-    rr, bb, r_max, b_max = (functools.reduce(op, column) for op, column in zip(_MERGE, zip(*sizes)))
-    info = jnp.finfo(dtype)
-    regular = (bb > info.tiny / info.eps) & (bb < info.max * info.eps)
-    return jnp.where(regular, jnp.sqrt(rr), r_max), jnp.where(regular, jnp.sqrt(bb), b_max)
+    columns = zip(*([x.astype(dtype) for x in _sizes(r, b)] for r, b in pairs))
+    return _Sizes(*(functools.reduce(op, column) for op, column in zip(_MERGE, columns)))
 
 
 _MERGE = (jnp.add, jnp.add, jnp.maximum, jnp.maximum)
@@ -97,11 +120,12 @@ def judge(
         verdict = Verdict(~claimed, claim, stats["num_steps"], relative)
         return _blame_input(problem, result), stats, verdict
     residual = tree_sub(vector, operator.mv(value))
-    r_norm, b_norm = _norms(residual, vector)
-    solved = (r_norm <= solver.tolerance(b_norm)) & jnp.isfinite(b_norm)
+    sizes = _all_sizes(residual, vector)
+    r_norm, b_norm = sizes.r_norm(), sizes.b_norm()
+    solved = sizes.residual_within(solver.tolerance(b_norm))
     reason = REASONS.where(b_norm == 0, REASONS.zero_rhs, REASONS.direct)
     if solver.allow_dependent_columns(operator) or solver.allow_dependent_rows(operator):
-        fits = _normal_equations_hold(problem, residual, r_norm) & jnp.isfinite(b_norm)
+        fits = _normal_equations_hold(problem, residual, r_norm) & jnp.isfinite(sizes.b_max)
         reason = REASONS.where(solved, reason, REASONS.least_squares)
         solved = solved | fits
     good = claimed & solved

@@ -34,10 +34,14 @@ def _singular(lu: Array) -> Array:
     Accuracy and Stability of Numerical Algorithms, theorem 9.3): a pivot of that size or below may as
     well be zero. The test is blind to any scaling of rows or columns. NaNs are singular.
     """
+    n = lu.shape[0]
+    if n == 0:
+        return jnp.array(False)
     size = jnp.abs(lu)
-    pivots = size.reshape(-1)[:: lu.shape[0] + 1]
-    bound = pivots + jnp.sum(jnp.tril(size * size.T, -1), axis=1)  # the diagonal of |L||U|
-    return ~jnp.all(pivots > pivot_threshold(lu.shape[0], lu.dtype) * bound)
+    pivots = size.reshape(-1)[:: n + 1]
+    # Σ_k |l_jk||u_kj|, the diagonal of |L||U|; summed along columns, as LAPACK lays them out
+    bound = pivots + jnp.sum(jnp.triu(size * size.T, 1), axis=0)
+    return ~(jnp.min(pivots - pivot_threshold(n, lu.dtype) * bound) > 0)
 
 
 class LU(AbstractLinearSolver[_LUState]):

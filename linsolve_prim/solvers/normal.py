@@ -244,6 +244,9 @@ def _repeat(
         x, residual = tree_where(keep, (x, residual), (c.x, c.residual))
         solved = keep & (r_norm <= goal)
         failed = result != RESULTS.successful
+        # What it was given is Aᴴr, which can overflow where A and r are finite.
+        overflow = (result == RESULTS.nonfinite_input) & jnp.isfinite(r_norm)
+        result = RESULTS.where(overflow, RESULTS.diverged, result)
         stuck = ~(r_norm <= 0.5 * c.norm) | (c.passes + 1 >= _MAX_PASSES)
         # Where Aᴴr is small and r is not, A is singular, or nearly so.
         failure = RESULTS.where(failed, result, RESULTS.singular)

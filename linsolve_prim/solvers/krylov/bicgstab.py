@@ -25,7 +25,7 @@ from .base import (
 )
 from .cycles import BROKE_DOWN, OVERFLOW, RUNNING, End, Start, close, iterate, outcome_of
 from .stopping import NormLike, Steps, Tolerance, check_settings, pose, report, step_limit
-from .vectors import mesh_axes, safe_norm, tree_zeros_like, while_loop
+from .vectors import mesh_axes, normalise, safe_norm, tree_zeros_like, while_loop
 
 
 class _Step(NamedTuple):
@@ -105,18 +105,17 @@ class BiCGStab(AbstractKrylovSolver):
                 s = tree_where(ok, tree_axpy(-alpha, v, c.r), c.r)
                 s_norm = two_norm(s)
                 s_hat = precondition(s)
-                t = operator.mv(s_hat)
-                t_norm = safe_norm(t)
-                # ω minimises ‖s − ωt‖; t̂ = t/‖t‖ keeps its square from overflowing.
-                safe = jnp.where(t_norm > 0, t_norm, 1).astype(rho.dtype)
-                projection = tree_dot(t, s) / safe
+                # ω = ⟨t, s⟩/⟨t, t⟩ minimises ‖s − ωt‖.
+                t, t_norm = normalise(operator.mv(s_hat))
+                projection = tree_dot(t, s)
                 smooth = ok & (jnp.abs(projection) > eps * s_norm)
                 # If s is already small, the step ends halfway.
                 smooth &= measure(s) > start.target
-                omega = jnp.where(smooth, projection / safe, 0)
+                scale = jnp.where(t_norm > 0, t_norm, 1).astype(rho.dtype)
+                omega = jnp.where(smooth, projection / scale, 0)
                 d = tree_where(ok, tree_axpy(alpha, p_hat, c.d), c.d)
                 d = tree_where(smooth, tree_axpy(omega, s_hat, d), d)
-                r = tree_where(smooth, tree_axpy(-omega, t, s), s)
+                r = tree_where(smooth, tree_axpy(-projection, t, s), s)
                 r_norm = measure(r)
                 overflow = ~jnp.isfinite(jnp.abs(rho) + jnp.abs(sigma) + r_norm)
                 broken = ~(ok & smooth) & (r_norm > start.target)
