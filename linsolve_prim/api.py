@@ -23,7 +23,7 @@ from ._types import (
 )
 from .adjoint import as_adjoint
 from .auto import AutoLinearSolver
-from .errors import StructureError
+from .errors import StructureError, WrongTypeError
 from .operators import (
     AbstractLinearOperator,
     FunctionLinearOperator,
@@ -131,17 +131,17 @@ class _Settings:
     name: str | None
 
 
-_Output: TypeAlias = tuple[Solution, Static]
+# value, result, the arrays of (stats, state), and what is no array of these
+_Output: TypeAlias = tuple[Any, Any, list[Array], Static]
 
 
 def _eager(settings: _Settings, *arrays: Array) -> _Output:
-    """An eager solve. What is no array in the state returns as structure."""
+    """An eager solve. What is no array in its statistics and state returns as structure."""
     problem = settings.skeleton.fill(arrays)
     solution = _solve(*problem, throw=False, name=settings.name)
-    if problem[_STATE] is not sentinel:  # the caller has it
-        return dataclasses.replace(solution, state=()), Static(None)
-    state_arrays, skeleton = split(solution.state)
-    return dataclasses.replace(solution, state=state_arrays), Static(skeleton)
+    given = problem[_STATE] is not sentinel  # then the caller has it
+    rest, skeleton = split((solution.stats, () if given else solution.state))
+    return solution.value, solution.result, rest, Static(skeleton)
 
 
 def _eager_and_checked(settings: _Settings, *arrays: Array) -> tuple[Array, _Output]:
@@ -151,13 +151,13 @@ def _eager_and_checked(settings: _Settings, *arrays: Array) -> tuple[Array, _Out
     this size on another one, which costs 25 µs when the result is looked at at once [measured:
     benchmarks/dense.py]. Hence the callback that does nothing, and that only a failure calls.
     """
-    solution, skeleton = _eager(settings, *arrays)
-    (code,) = jax.tree.leaves(solution.result)
+    value, result, rest, skeleton = _eager(settings, *arrays)
+    (code,) = jax.tree.leaves(result)
     ok = code == SUCCESSFUL
     if jax.default_backend() == "cpu":
         same = lambda: jax.pure_callback(lambda x: x, jax.ShapeDtypeStruct((), bool), ok)
         ok = jax.lax.cond(ok, lambda: ok, same)
-    return ok, (dataclasses.replace(solution, result=RESULTS.successful), skeleton)
+    return ok, (value, None, rest, skeleton)  # the result is not needed: see `ok`
 
 
 _compiled = jax.jit(_eager, static_argnums=0)
@@ -165,11 +165,11 @@ _compiled_and_checked = jax.jit(_eager_and_checked, static_argnums=0)
 
 
 def _restored(output: _Output, state: Any) -> Solution:
-    """The solution with its state as the solver made it, or as the caller gave it."""
-    solution, skeleton = output
-    if skeleton.value is not None:
-        state = skeleton.value.fill(solution.state)
-    return Solution(solution.value, solution.result, solution.stats, state)
+    """The solution with its statistics and state as the solver made them."""
+    value, result, rest, skeleton = output
+    stats, made = skeleton.value.fill(rest)
+    result = RESULTS.successful if result is None else result
+    return Solution(value, result, stats, made if state is sentinel else state)
 
 
 def _solve(
@@ -209,7 +209,7 @@ def _solve(
 
 def _check(operator: Any, solver: Any, options: Any) -> None:
     if not isinstance(operator, AbstractLinearOperator):
-        raise TypeError(
+        raise WrongTypeError(
             "operator: must be an AbstractLinearOperator; got "
             f"{type(operator).__name__}. Wrap a matrix as `MatrixLinearOperator(matrix)` and a "
             "function as `FunctionLinearOperator(fn, structure)`, or call `solve(A, b)`, which takes "
@@ -217,11 +217,11 @@ def _check(operator: Any, solver: Any, options: Any) -> None:
         )
     if not isinstance(solver, AbstractLinearSolver):
         hint = f" Did you mean `{solver.__name__}()`?" if isinstance(solver, type) else ""
-        raise TypeError(
+        raise WrongTypeError(
             f"solver: must be an AbstractLinearSolver; got {solver!r}.{hint}"
         )
     if not isinstance(options, dict):
-        raise TypeError(f"options: must be a dictionary or None; got {type(options).__name__}.")
+        raise WrongTypeError(f"options: must be a dictionary or None; got {type(options).__name__}.")
 
 
 def _remedy(vector: PyTree[Any], operator: AbstractLinearOperator) -> str:

@@ -6,9 +6,15 @@ Bad input is a `ValueError` or `TypeError` at trace time. A solve that fails num
 
 from typing import Any
 
+import equinox as eqx
+
 
 class StructureError(ValueError):
     """Shapes, dtypes or pytree structures that do not fit together."""
+
+
+class WrongTypeError(TypeError, ValueError):
+    """An argument of a type that is not taken. (A `ValueError` too, as some callers expect.)"""
 
 
 class NonlinearFunctionError(ValueError):
@@ -19,7 +25,7 @@ class PrecisionWarning(UserWarning):
     """The operator and the right-hand side have different precisions, and one was promoted."""
 
 
-class LinearSolveError(RuntimeError):
+class LinearSolveError(eqx.EquinoxRuntimeError):
     """A linear solve failed. `solution` is the `Solution` with the last estimate, where known."""
 
     solution: Any

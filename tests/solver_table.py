@@ -37,7 +37,7 @@ class Case:
     - `build`: from parameters to the operator.
     - `rank`: "full" (square and regular), "rectangular" (of full rank) or "deficient".
     - `loose`: by how much its tolerance is wider (an iteration, or a squared condition number).
-    - `transposed_vmap`: whether it runs under `vmap` at all times.
+    - `costly`: whether compiling it takes seconds; then only one dtype runs by default.
     """
 
     id: str
@@ -46,6 +46,7 @@ class Case:
     build: Callable[[Any], lp.AbstractLinearOperator]
     rank: str = "full"
     loose: float = 1.0
+    costly: bool = False
 
     def params(self, dtype, seed=0):
         leaf = lambda shape: jax.ShapeDtypeStruct(shape, dtype)
@@ -218,13 +219,13 @@ CASES = [
     Case("diagonal", lp.Diagonal(well_posed=True), (N,), diagonal),
     Case("diagonal-zero", lp.Diagonal(), (N,), holed_diagonal, "deficient"),
     Case("cg", lp.CG(rtol=TIGHT), _SQUARE, definite, loose=10),
-    Case("gmres", lp.GMRES(rtol=TIGHT), _SQUARE, general, loose=10),
-    Case("gmres-function", lp.GMRES(rtol=TIGHT), _FUNCTION, function, loose=10),
-    Case("gmres-pytree", lp.GMRES(rtol=TIGHT), _BLOCKS, blocks, loose=10),
-    Case("bicgstab", lp.BiCGStab(rtol=TIGHT), _SQUARE, general, loose=10),
-    Case("lsmr-tall", lp.LSMR(rtol=TIGHT), _TALL, full_matrix, "rectangular", 100),
+    Case("gmres", lp.GMRES(rtol=TIGHT), _SQUARE, general, loose=10, costly=True),
+    Case("gmres-function", lp.GMRES(rtol=TIGHT), _FUNCTION, function, loose=10, costly=True),
+    Case("gmres-pytree", lp.GMRES(rtol=TIGHT), _BLOCKS, blocks, loose=10, costly=True),
+    Case("bicgstab", lp.BiCGStab(rtol=TIGHT), _SQUARE, general, loose=10, costly=True),
+    Case("lsmr-tall", lp.LSMR(rtol=TIGHT), _TALL, full_matrix, "rectangular", 100, True),
     Case("normal-cholesky", lp.Normal(lp.Cholesky()), _SQUARE, general, loose=100),
-    Case("normal-cg", _normal_cg(rtol=TIGHT), _SQUARE, general, loose=100),
+    Case("normal-cg", _normal_cg(rtol=TIGHT), _SQUARE, general, loose=100, costly=True),
     Case("auto-true", lp.AutoLinearSolver(well_posed=True), _SQUARE, definite),
     Case("auto-none", lp.AutoLinearSolver(well_posed=None), _TALL, full_matrix, "rectangular"),
     Case("auto-false", lp.AutoLinearSolver(well_posed=False), _FACTORS, product, "deficient", 10),
@@ -236,10 +237,10 @@ BY_ID = {case.id: case for case in CASES}
 
 def over(cases=CASES, dtypes=DTYPES):
     """`@pytest.mark.parametrize` of cases (or their names) and dtypes."""
-    cases = [BY_ID[case] if isinstance(case, str) else case for case in cases]
-    values = [
-        pytest.param(case, dtype, id=f"{case.id}-{dtype.name}")
-        for case in cases
-        for dtype in dtypes
-    ]
+    values = []
+    for i, case in enumerate(BY_ID[case] if isinstance(case, str) else case for case in cases):
+        for dtype in dtypes:
+            spared = case.costly and len(dtypes) > 1 and dtype != dtypes[i % 2]
+            marks = [pytest.mark.slow] if spared else []
+            values.append(pytest.param(case, dtype, id=f"{case.id}-{dtype.name}", marks=marks))
     return pytest.mark.parametrize(("case", "dtype"), values)

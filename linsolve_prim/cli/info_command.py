@@ -25,7 +25,7 @@ def run(arguments: argparse.Namespace) -> int:
         row(package, importlib.metadata.version(package))
     for device in jax.devices():
         row("device", f"{device} ({device.device_kind})")
-    row("x64", "on" if jax.config.jax_enable_x64 else "off (`solve` and `demo` turn it on)")
+    row("x64", "on" if jax.config.read("jax_enable_x64") else "off (`solve` and `demo` turn it on)")
     print()
     _print_solvers()
     return SUCCESS

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import zipfile
 from collections.abc import Iterable
@@ -15,6 +16,10 @@ Matrix: TypeAlias = np.ndarray | sp.csr_array
 
 _MTX = (".mtx", ".mtx.gz", ".mtx.bz2")
 _CSR_NAMES = {"data", "indices", "indptr", "shape"}
+#: From SciPy 1.15 on, a reader is told which kind of sparse matrix it should return.
+_MMREAD: dict[str, Any] = (
+    {"spmatrix": False} if "spmatrix" in inspect.signature(scipy.io.mmread).parameters else {}
+)
 #: What the readers raise for files that are not what their names say.
 _UNREADABLE = (ValueError, TypeError, KeyError, OSError, EOFError, zipfile.BadZipFile)
 
@@ -64,7 +69,7 @@ def read_matrix(path: str) -> tuple[Matrix, np.ndarray | None]:
 
 def dense(matrix: Matrix) -> np.ndarray:
     """The matrix as a NumPy array."""
-    return matrix.toarray() if sp.issparse(matrix) else matrix
+    return matrix if isinstance(matrix, np.ndarray) else matrix.toarray()
 
 
 def write_vector(path: str, x: np.ndarray) -> None:
@@ -99,7 +104,7 @@ def _read(path: str, argument: str) -> Any:
         raise BadInput(f"{argument}: there is no file {path}. Check the path.")
     try:
         if path.endswith(_MTX):
-            content = scipy.io.mmread(path)
+            content = scipy.io.mmread(path, **_MMREAD)
             return sp.csr_array(content) if sp.issparse(content) else content
         if path.endswith(".npy"):
             return np.load(path, allow_pickle=False)

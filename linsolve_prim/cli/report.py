@@ -136,7 +136,7 @@ def _name(enumeration: Any, names: tuple[str, ...], code: Any) -> str:
 
 def _filling(matrix: Matrix) -> str:
     nnz = np.count_nonzero(matrix) if isinstance(matrix, np.ndarray) else matrix.nnz
-    return f"{nnz} nonzeros ({100 * nnz / (matrix.shape[0] * matrix.shape[1]):.2g} % full)"
+    return f"{nnz} nonzeros ({100 * nnz / (matrix.shape[0] * matrix.shape[1]):.3g} % full)"
 
 
 def seconds(value: float) -> str:

@@ -61,14 +61,15 @@ def _definiteness(matrix: Matrix, cholesky_up_to: int) -> Found:
         return Found(frozenset(), "not definite (its diagonal says so)")
     sign = "positive" if diagonal[0] > 0 else "negative"
     if matrix.shape[0] > cholesky_up_to:
-        return Found(frozenset(), f"perhaps {sign} definite (not tried; if it is, say --tag)")
+        hint = f"; if it is, say --tag {sign}-definite" if cholesky_up_to else ""
+        return Found(frozenset(), f"perhaps {sign} definite (not tried{hint})")
     if not has_cholesky(dense(matrix if sign == "positive" else -matrix)):
         return Found(frozenset(), "not definite (a Cholesky factorization failed)")
     words = f"{sign} definite (a Cholesky factorization succeeded)"
     return Found(frozenset({f"{sign}-definite"}), words)
 
 
-def is_equal(a: Matrix, b: Matrix) -> bool:
+def is_equal(a: Matrix, b: Matrix | sp.csc_array) -> bool:
     """Whether two matrices agree to a few roundings of the largest entry: assembly leaves those."""
     return bool(abs(a - b).max() <= 8 * np.finfo(np.float64).eps * abs(a).max())
 

@@ -192,9 +192,9 @@ _RULES |= dict.fromkeys(
     (
         "add", "sub", "add_any", "neg", "real", "imag", "conj", "complex", "copy", "copy_p",
         "reshape", "broadcast_in_dim", "squeeze", "expand_dims", "transpose", "rev", "concatenate",
-        "pad", "slice", "split", "reduce_sum", "cumsum", "reduce_window_sum", "fft",
-        "reduce_precision", "ppermute", "all_gather", "all_to_all", "reduce_scatter", "pvary",
-        "pcast", "mesh_cast", "reshard", "sharding_constraint",
+        "pad", "slice", "split", "stack", "unstack", "tile", "reduce_sum", "cumsum", "fft",
+        "reduce_window_sum", "reduce_precision", "ppermute", "all_gather", "all_to_all",
+        "reduce_scatter", "pvary", "pcast", "mesh_cast", "reshard", "sharding_constraint",
     ),
     _linear_in(),
 )  # fmt: skip

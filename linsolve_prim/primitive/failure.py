@@ -104,7 +104,7 @@ def _exception(
 def raise_if_failed(solution: Solution, describe: Callable[[], Failure]) -> None:
     """Raise the named exception of a concrete result, with the solution. Waits for the result."""
     codes = np.asarray(_code(solution.result))
-    failed = codes != SUCCESSFUL
+    failed = np.asarray(codes != SUCCESSFUL)
     if not failed.any():
         return
     code = int(codes[failed].ravel()[0])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import warnings
-from typing import Any, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import jax.numpy as jnp
 from jaxtyping import Array, PyTree
@@ -37,10 +37,16 @@ from .krylov.base import inexact_vector, read_guess
 from .krylov.stopping import default_rtol, step_limit
 from .krylov.vectors import mesh_axes, safe_norm, tree_zeros_like, while_loop
 
+# `Normal` checks it, with a message that says more than a run-time type checker's.
+if TYPE_CHECKING:
+    InnerSolver = AbstractLinearSolver[Any]
+else:
+    InnerSolver = Any
+
 #: The inner state, A, and whether the equations are AᴴAx = Aᴴb (else AAᴴy = b, x = Aᴴy).
 _NormalState: TypeAlias = tuple[Any, AbstractLinearOperator, Static]
 
-#: Each pass asks for what is missing and a factor 4; more passes mean that it stagnates.
+#: Each pass asks for what is missing and a factor 4, so that few are needed, or none helps.
 _MAX_PASSES = 10
 
 
@@ -64,7 +70,7 @@ class Normal(AbstractLinearSolver[_NormalState]):
       atol), is one (`stats["reason"]` is `least_squares` if it is not even one of Ax = b).
     """
 
-    inner_solver: AbstractLinearSolver[Any]
+    inner_solver: InnerSolver
 
     def __check_init__(self) -> None:
         if not isinstance(self.inner_solver, AbstractLinearSolver):
@@ -211,6 +217,8 @@ class _Pass(NamedTuple):
     norm: Array
     steps: Array
     passes: Array
+    share: Array  # by how much the next pass shall reduce Aᴴr
+    fruitless: Array
     done: Array
     result: RESULTS
 
@@ -233,10 +241,11 @@ def _repeat(
     residual = tree_sub(vector, operator.mv(x0))
     rtol = default_rtol(goal.dtype) if solver.rtol is None else solver.rtol
 
+    eps = float(jnp.finfo(goal.dtype).eps)
+
     def body(c: _Pass) -> _Pass:
-        share = jnp.clip(0.25 * goal / c.norm, jnp.asarray(rtol, goal.dtype), 0.25)
-        share = jnp.where(c.passes == 0, jnp.asarray(rtol, goal.dtype), share)
-        step, result, stats = solve(dataclasses.replace(solver, rtol=share, atol=0.0), c.residual)
+        inner = dataclasses.replace(solver, rtol=c.share, atol=0.0)
+        step, result, stats = solve(inner, c.residual)
         x = tree_add(c.x, step)
         residual = tree_sub(vector, operator.mv(x))
         r_norm = norm(residual)
@@ -247,7 +256,11 @@ def _repeat(
         # What it was given is Aᴴr, which can overflow where A and r are finite.
         overflow = (result == RESULTS.nonfinite_input) & jnp.isfinite(r_norm)
         result = RESULTS.where(overflow, RESULTS.diverged, result)
-        stuck = ~(r_norm <= 0.5 * c.norm) | (c.passes + 1 >= _MAX_PASSES)
+        fruitless = jnp.where(r_norm <= 0.9 * c.norm, 0, c.fruitless + 1)
+        stuck = (fruitless >= 3) | (c.passes + 1 >= _MAX_PASSES)
+        # Aᴴr says less about r the larger the condition number is: ask for more if it fell short.
+        wanted = 0.25 * goal / r_norm
+        wanted = jnp.where(r_norm <= 0.5 * c.norm, wanted, 0.1 * jnp.minimum(wanted, c.share))
         # Where Aᴴr is small and r is not, A is singular, or nearly so.
         failure = RESULTS.where(failed, result, RESULTS.singular)
         return _Pass(
@@ -256,6 +269,8 @@ def _repeat(
             norm=jnp.where(keep, r_norm, c.norm),
             steps=c.steps + stats["num_steps"],
             passes=c.passes + 1,
+            share=jnp.clip(wanted, 10 * eps, 0.25),
+            fruitless=fruitless,
             done=solved | failed | stuck,
             result=RESULTS.where(solved, RESULTS.successful, failure),
         )
@@ -269,6 +284,8 @@ def _repeat(
         norm=r_norm,
         steps=zero,
         passes=zero,
+        share=jnp.asarray(rtol, goal.dtype),
+        fruitless=zero,
         done=(r_norm <= goal) | ~finite,
         result=RESULTS.where(finite, RESULTS.successful, RESULTS.nonfinite_input),
     )

@@ -75,8 +75,8 @@ class LSMR(AbstractKrylovSolver):
     which):
 
     - ‖r‖ ≤ max(rtol·‖b‖, atol);
-    - ‖Aᴴr‖ ≤ ‖A‖·max(rtol·‖r‖, atol), the least-squares solution. ‖A‖ is estimated from below, so
-      that the test is stricter than that of the paper.
+    - ‖Aᴴr‖ ≤ max(rtol, 10ε)·‖A‖·‖r‖, the least-squares solution. ‖A‖ is estimated from below, so that
+      the test is stricter than that of the paper; and if A is not tall, rtol counts as at most ε^⅔.
 
     - `rtol`, `atol`: `rtol=None` stands for 1e-5 in float32 and 1e-10 in float64.
     - `norm`: the norm in the first rule.
@@ -109,7 +109,11 @@ class LSMR(AbstractKrylovSolver):
         max_steps = step_limit(self.max_steps, min(operator.in_size(), operator.out_size()))
         axes = mesh_axes(operator, problem)
         dtype = problem.norm.dtype
-        allowed = lambda r_norm: jnp.maximum(problem.rtol * r_norm, problem.atol_goal)
+        eps = float(jnp.finfo(dtype).eps)
+        ls_rtol = jnp.maximum(problem.rtol, 10 * eps)
+        if operator.out_size() <= operator.in_size():
+            # Most likely consistent: then Aᴴr is small before r is, by the condition number.
+            ls_rtol = jnp.minimum(ls_rtol, eps ** (2 / 3))
 
         def cycle(start: Start) -> End:
             u, b = normalise(start.residual)
@@ -120,7 +124,7 @@ class LSMR(AbstractKrylovSolver):
                 target = target * b / jnp.where(start.norm > 0, start.norm, 1)
 
             def claims(c: _Step) -> Array:
-                normal = c.memory.normal <= start.caution * c.memory.a_norm * allowed(c.norm)
+                normal = c.memory.normal <= start.caution * ls_rtol * c.memory.a_norm * c.norm
                 return (c.norm <= target) | normal
 
             def going(c: _Step) -> Array:
@@ -134,7 +138,7 @@ class LSMR(AbstractKrylovSolver):
 
         def least_squares(residual: PyTree[Array], memory: _Memory) -> Array:
             normal = safe_norm(adjoint.mv(residual)).astype(dtype)
-            return normal <= memory.a_norm * allowed(two_norm(residual).astype(dtype))
+            return normal <= ls_rtol * memory.a_norm * two_norm(residual).astype(dtype)
 
         zero = jnp.zeros((), dtype)
         ending, memory = iterate(

@@ -1,0 +1,102 @@
+"""Imports point down, internals of JAX stand in one place, and files stay readable."""
+
+import ast
+import pathlib
+import re
+
+import pytest
+
+import linsolve_prim
+
+PACKAGE = pathlib.Path(linsolve_prim.__file__).parent
+FILES = sorted(PACKAGE.rglob("*.py"))
+
+# From the bottom up: a module may import from its own row, and from rows above it in this list.
+LAYERS = [
+    ["_types", "errors", "_static", "_varying", "_tree", "_norms", "results"],
+    ["operators"],
+    ["solvers"],
+    ["primitive"],
+    ["adjoint", "auto", "api", "simple", "explain", "internal"],
+    ["testing", "cli"],
+    ["__init__", "__main__"],
+]
+RANK = {name: rank for rank, row in enumerate(LAYERS) for name in row}
+
+
+def _part(path: pathlib.Path) -> str:
+    return path.relative_to(PACKAGE).with_suffix("").parts[0]
+
+
+def _imports(path: pathlib.Path) -> list[tuple[str, int]]:
+    """The parts of the package that a file imports (with their lines); its own part is left out."""
+    here = ("linsolve_prim", *path.relative_to(PACKAGE).with_suffix("").parts)
+    found = []
+    for node in ast.walk(ast.parse(path.read_text())):
+        if not isinstance(node, ast.ImportFrom):
+            continue
+        if node.level:
+            base = here[: len(here) - node.level]
+            module = (*base, *(node.module or "").split("."))
+        else:
+            module = tuple((node.module or "").split("."))
+        module = tuple(part for part in module if part)
+        if module[:1] != ("linsolve_prim",):
+            continue
+        names = [module[1]] if len(module) > 1 else [alias.name for alias in node.names]
+        found += [(name, node.lineno) for name in names if name != _part(path)]
+    return found
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_imports_point_down(path):
+    own = RANK[_part(path)]
+    for name, line in _imports(path):
+        if _part(path) in ("__init__", "__main__"):
+            continue
+        assert name in RANK, f"{path}:{line} imports {name}, which has no layer"
+        assert RANK[name] <= own, f"{path}:{line} imports {name} from a higher layer"
+
+
+def test_every_part_has_a_layer():
+    parts = {_part(path) for path in FILES}
+    assert parts <= set(RANK), parts - set(RANK)
+
+
+def test_the_primitive_knows_no_concrete_solver():
+    for path in (PACKAGE / "primitive").glob("*.py"):
+        for line in re.findall(r"from \.\.solvers\S* import .*", path.read_text()):
+            assert "solvers.base import AbstractLinearSolver" in line, f"{path}: {line}"
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_jax_internals_stand_in_the_primitive_alone(path):
+    text = path.read_text()
+    assert "jax._src" not in text
+    assert "equinox.internal" not in text
+    assert "import lineax" not in text
+    if _part(path) != "primitive":
+        assert "jax.interpreters" not in text
+
+
+def test_no_global_configuration_is_touched():
+    """B-09: the library changes no `jax.config`. (The command line may, for its own process.)"""
+    for path in FILES:
+        if _part(path) != "cli":
+            assert "config.update" not in path.read_text(), path
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_files_stay_short(path):
+    assert len(path.read_text().splitlines()) <= 400
+
+
+def test_abstract_or_final():
+    """Every solver is a direct child of the abstract base: no override surprises a reader."""
+    from linsolve_prim import solvers
+    from linsolve_prim.solvers.base import AbstractLinearSolver
+
+    for cls in vars(solvers).values():
+        if isinstance(cls, type) and issubclass(cls, AbstractLinearSolver):
+            concrete = [b for b in cls.__mro__[1:] if issubclass(b, AbstractLinearSolver)]
+            assert all(b.__name__.startswith("Abstract") for b in concrete), cls

@@ -1,0 +1,72 @@
+"""What an import costs and changes, and what the distribution says of itself."""
+
+import pathlib
+import subprocess
+import sys
+import tomllib
+
+import pytest
+
+import linsolve_prim as lp
+
+ROOT = pathlib.Path(__file__).parent.parent
+
+
+def _python(code: str, **env: str) -> str:
+    import os
+
+    environment = {**os.environ, "JAX_PLATFORMS": "cpu", **env}
+    out = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=True
+    )
+    return out.stdout.strip()
+
+
+def test_import_changes_no_configuration():
+    """B-09, B-20: importing leaves every value of `jax.config` as it was."""
+    code = (
+        "import jax\n"
+        "before = dict(jax.config.values)\n"
+        "import linsolve_prim\n"
+        "print(dict(jax.config.values) == before)"
+    )
+    assert _python(code, JAX_ENABLE_X64="0") == "True"
+
+
+def test_float32_stays_float32_without_x64():
+    """B-20: with x64 off, nothing asks for 64 bits (warnings are errors), and x is float32."""
+    code = (
+        "import warnings; warnings.simplefilter('error')\n"
+        "import jax, jax.numpy as jnp, linsolve_prim as lp\n"
+        "A = jnp.array([[2., 1.], [1., 3.]]); b = jnp.ones(2)\n"
+        "s = lp.linear_solve(lp.MatrixLinearOperator(A), b)\n"
+        "g = jax.grad(lambda A: lp.solve(A, b).sum())(A)\n"
+        "print(s.value.dtype, g.dtype, s.stats['residual_norm'].dtype)"
+    )
+    assert _python(code, JAX_ENABLE_X64="0") == "float32 float32 float32"
+
+
+def test_import_is_quick():
+    """The package adds well under a second to importing jax and equinox (best of three)."""
+    code = (
+        "import jax, jax.numpy, jax.scipy, equinox, time\n"
+        "t = time.perf_counter(); import linsolve_prim; print(time.perf_counter() - t)"
+    )
+    assert min(float(_python(code)) for _ in range(3)) < 0.8
+
+
+def test_dependencies_are_those_of_the_card():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    names = {d.split(">")[0].split("=")[0] for d in project["dependencies"]}
+    assert names == {"jax", "jaxlib", "equinox", "jaxtyping", "numpy", "scipy"}
+    assert project["requires-python"] == ">=3.11"
+
+
+def test_version_and_marker():
+    assert lp.__version__
+    assert (ROOT / "linsolve_prim" / "py.typed").exists()
+
+
+@pytest.mark.parametrize("name", ["README.md", "LICENSE", "CHANGELOG.md", "docs/architecture.md"])
+def test_documents_exist(name):
+    assert (ROOT / name).read_text().strip()
