@@ -8,7 +8,7 @@
 
 from importlib.metadata import PackageNotFoundError as _NotFound, version as _version
 
-from . import internal as internal
+from . import internal as internal, testing as testing
 from .adjoint import ImplicitAdjoint as ImplicitAdjoint
 from .api import invert as invert, linear_solve as linear_solve
 from .auto import AutoLinearSolver as AutoLinearSolver

@@ -77,7 +77,8 @@ def tree_dtype(x: PyTree) -> jnp.dtype:
     leaves = jax.tree.leaves(x)
     if not leaves:
         return default_floating_dtype()
-    return functools.reduce(jnp.promote_types, [leaf.dtype for leaf in leaves])
+    with jax.numpy_dtype_promotion("standard"):  # whatever the caller's arithmetic is set to
+        return functools.reduce(jnp.promote_types, [leaf.dtype for leaf in leaves])
 
 
 def tree_real_dtype(x: PyTree) -> jnp.dtype:

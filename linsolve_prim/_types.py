@@ -48,6 +48,8 @@ def inexact_asarray(x: Any) -> Array:
     """`jnp.asarray`, with integers and booleans promoted to the default float dtype."""
     if isinstance(x, jax.Array) and is_inexact(x):
         return x
+    if isinstance(x, (list, tuple)):
+        x = np.asarray(x)
     dtype = jnp.result_type(x)
     return jnp.asarray(x, dtype if jnp.issubdtype(dtype, jnp.inexact) else default_floating_dtype())
 

@@ -75,8 +75,9 @@ class LSMR(AbstractKrylovSolver):
     which):
 
     - ‖r‖ ≤ max(rtol·‖b‖, atol);
-    - ‖Aᴴr‖ ≤ max(rtol, 10ε)·‖A‖·‖r‖, the least-squares solution. ‖A‖ is estimated from below, so that
-      the test is stricter than that of the paper; and if A is not tall, rtol counts as at most ε^⅔.
+    - ‖Aᴴr‖ ≤ max(rtol, 10ε)·‖A‖·‖r‖, the least-squares solution. ‖A‖ is estimated from below, so
+      that the test is stricter than that of the paper; if A is not tall, it is rtol ≤ ε^⅔ that
+      counts, because then ‖r‖ is what most likely becomes small.
 
     - `rtol`, `atol`: `rtol=None` stands for 1e-5 in float32 and 1e-10 in float64.
     - `norm`: the norm in the first rule.
@@ -125,7 +126,7 @@ class LSMR(AbstractKrylovSolver):
 
             def claims(c: _Step) -> Array:
                 normal = c.memory.normal <= start.caution * ls_rtol * c.memory.a_norm * c.norm
-                return (c.norm <= target) | normal
+                return (c.norm <= target) | (normal & jnp.isfinite(c.memory.normal))
 
             def going(c: _Step) -> Array:
                 return (c.outcome == RUNNING) & ~claims(c) & (c.steps < start.budget)
@@ -138,7 +139,8 @@ class LSMR(AbstractKrylovSolver):
 
         def least_squares(residual: PyTree[Array], memory: _Memory) -> Array:
             normal = safe_norm(adjoint.mv(residual)).astype(dtype)
-            return normal <= ls_rtol * memory.a_norm * two_norm(residual).astype(dtype)
+            bound = ls_rtol * memory.a_norm * two_norm(residual).astype(dtype)
+            return (normal <= bound) & jnp.isfinite(normal)
 
         zero = jnp.zeros((), dtype)
         ending, memory = iterate(
