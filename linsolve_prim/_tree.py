@@ -39,17 +39,17 @@ def tree_neg(x: PyTree) -> PyTree:
     return jax.tree.map(jnp.negative, x)
 
 
-def tree_scale(alpha: Array | complex, x: PyTree) -> PyTree:
+def tree_scale(alpha: ArrayLike, x: PyTree) -> PyTree:
     """alpha·x; each leaf keeps its dtype."""
     return jax.tree.map(lambda a: (_cast(alpha, a) * a), x)
 
 
-def tree_axpy(alpha: Array | complex, x: PyTree, y: PyTree) -> PyTree:
+def tree_axpy(alpha: ArrayLike, x: PyTree, y: PyTree) -> PyTree:
     """alpha·x + y; each leaf keeps the dtype of y's."""
     return jax.tree.map(lambda a, b: _cast(alpha, b) * a + b, x, y)
 
 
-def _cast(alpha: Array | complex, leaf: Array) -> Array:
+def _cast(alpha: ArrayLike, leaf: Array) -> Array:
     alpha = jnp.asarray(alpha)
     if jnp.iscomplexobj(alpha) and not jnp.iscomplexobj(leaf):
         alpha = alpha.real

@@ -148,9 +148,6 @@ def _choose_square(operator: AbstractLinearOperator, large: bool, well_posed: bo
         return Choice(Diagonal(well_posed=well_posed), "the operator is diagonal")
     if is_tridiagonal(operator):
         return Choice(Tridiagonal(), "the operator is tridiagonal")
-    if is_lower_triangular(operator) or is_upper_triangular(operator):
-        side = "lower" if is_lower_triangular(operator) else "upper"
-        return Choice(Triangular(), f"the operator is {side} triangular")
     if large:
         size = (
             f"the operator is matrix-free with {operator.in_size()} unknowns, more than "
@@ -159,6 +156,9 @@ def _choose_square(operator: AbstractLinearOperator, large: bool, well_posed: bo
         if definite:
             return Choice(CG(), f"{size}; it is definite")
         return Choice(GMRES(), f"{size}; nothing more is promised of it")
+    if is_lower_triangular(operator) or is_upper_triangular(operator):
+        side = "lower" if is_lower_triangular(operator) else "upper"
+        return Choice(Triangular(), f"the operator is {side} triangular")
     if definite:
         sign = "positive" if is_positive_semidefinite(operator) else "negative"
         return Choice(Cholesky(), f"the operator is tagged {sign} definite")

@@ -108,10 +108,11 @@ _NEEDS = {
     "Triangular": "triangular",
     "Tridiagonal": "tridiagonal",
     "Diagonal": "diagonal",
-    "NormalCG": "nothing",
 }
-_RECTANGULAR = {"QR", "SVD", "LSMR", "Normal", "NormalCG"}
-_ITERATIVE = {"CG", "GMRES", "BiCGStab", "LSMR", "NormalCG"}
+_RECTANGULAR = {"QR", "SVD", "LSMR", "Normal"}
+_ITERATIVE = {"CG", "GMRES", "BiCGStab", "LSMR", "Normal"}
+#: How to make those that need arguments.
+_EXAMPLES = {"Normal": lambda: solvers.Normal(solvers.CG())}
 
 
 def list_solvers() -> list[SolverInfo]:
@@ -119,15 +120,16 @@ def list_solvers() -> list[SolverInfo]:
     rows = []
     for name, cls in sorted(vars(solvers).items()):
         is_solver = inspect.isclass(cls) and issubclass(cls, AbstractLinearSolver)
-        if not is_solver or cls is AbstractLinearSolver or name == "Normal":
+        if not is_solver or cls is AbstractLinearSolver:
             continue
+        make = _EXAMPLES.get(name, cls)
         rows.append(
             SolverInfo(
                 name=name,
                 kind="iterative" if name in _ITERATIVE else "direct",
                 needs=_NEEDS.get(name, "nothing" if name in _RECTANGULAR else "square"),
                 rectangular=name in _RECTANGULAR,
-                assumes_full_rank=cls().assume_full_rank(),
+                assumes_full_rank=make().assume_full_rank(),
             )
         )
     return rows

@@ -59,6 +59,7 @@ class REASONS(eqx.Enumeration):
     atol = "‖b − Ax‖ ≤ atol."
     direct = "A direct method: solved in one go, and the true residual agrees."
     least_squares = "The normal equations hold: ‖Aᴴ(b − Ax)‖ is small against ‖A‖·‖b − Ax‖."
+    steps = "No tolerance was set (rtol = atol = 0): all steps that were asked for are done."
     zero_rhs = "The right-hand side is zero, so x = 0."
     failed = "The solve failed; see `solution.result`."
 

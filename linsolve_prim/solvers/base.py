@@ -109,13 +109,13 @@ class AbstractLinearSolver(eqx.Module, Generic[State]):
         """Whether A may have linearly dependent rows, so that their derivative term is needed."""
         return not (self.assume_full_rank() and operator.out_size() <= operator.in_size())
 
-    def tolerance(self, rhs_norm: Array) -> Array:
+    def tolerance(self, rhs_norm: Any) -> Any:
         """The largest ‖b − Ax‖₂ with which a solve counts as successful, given ‖b‖₂.
 
         The default is ε^⅓·‖b‖ (6e-6 in float64, 5e-3 in float32): a third of the digits. Below it no
         stable factorization ends unless the condition number comes near 1/ε.
         """
-        return jnp.finfo(rhs_norm.dtype).eps ** (1 / 3) * rhs_norm
+        return float(jnp.finfo(rhs_norm.dtype).eps) ** (1 / 3) * rhs_norm
 
     def checks_residual(self) -> bool:
         """Whether `compute` judges the true residual itself, and returns it in its statistics.

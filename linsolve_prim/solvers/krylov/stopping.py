@@ -197,12 +197,17 @@ def report(
     fits = tree_all_finite(x)  # it may overflow in the user's units
     x = tree_where(fits, x, tree_zeros_like(x))
     result = RESULTS.where(fits, ending.result, RESULTS.diverged)
+    # Without any tolerance (rtol = atol = 0) what is asked for is a number of steps.
+    untold = (problem.rtol_goal == 0) & (problem.atol_goal == 0) & ~problem.is_zero
+    ran = (result == RESULTS.max_steps_reached) | (result == RESULTS.stagnation)
+    result = RESULTS.where(untold & ran, RESULTS.successful, result)
     success = result == RESULTS.successful
     r_norm = jnp.where(fits & ~problem.is_bad, two_norm(ending.residual), problem.vector_norm)
     b_norm = problem.vector_norm
     relative = jnp.where(problem.is_zero, 0, r_norm / jnp.where(problem.is_zero, 1, b_norm))
     reason = REASONS.where(ending.norm <= problem.rtol_goal, REASONS.rtol, REASONS.atol)
     reason = REASONS.where(ending.least_squares, REASONS.least_squares, reason)
+    reason = REASONS.where(untold & ran, REASONS.steps, reason)
     reason = REASONS.where(problem.is_zero, REASONS.zero_rhs, reason)
     stats = {
         "num_steps": ending.num_steps,
