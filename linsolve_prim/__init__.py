@@ -1,86 +1,210 @@
 """Differentiable linear solves in JAX: one primitive, every matrix, every solver, every transformation.
 
-    import linsolve_prim as lp
+import linsolve_prim as lp
 
-    x = lp.solve(A, b)                                  # array, function, operator
-    solution = lp.linear_solve(lp.MatrixLinearOperator(A), b, lp.LU())
+x = lp.solve(A, b)                                  # array, function, operator
+solution = lp.linear_solve(lp.MatrixLinearOperator(A), b, lp.LU())
 """
 
-from importlib.metadata import PackageNotFoundError as _NotFound, version as _version
+from importlib.metadata import PackageNotFoundError as _NotFound
+from importlib.metadata import version as _version
 
-from . import internal as internal, testing as testing
+from . import internal as internal
+from . import testing as testing
 from .adjoint import ImplicitAdjoint as ImplicitAdjoint
-from .api import invert as invert, linear_solve as linear_solve
+from .api import invert as invert
+from .api import linear_solve as linear_solve
 from .auto import AutoLinearSolver as AutoLinearSolver
 from .errors import (
     ConvergenceError as ConvergenceError,
+)
+from .errors import (
     Diverged as Diverged,
+)
+from .errors import (
     LinearSolveError as LinearSolveError,
+)
+from .errors import (
     NonFiniteInputError as NonFiniteInputError,
+)
+from .errors import (
     NonlinearFunctionError as NonlinearFunctionError,
+)
+from .errors import (
     NotConverged as NotConverged,
+)
+from .errors import (
     PrecisionWarning as PrecisionWarning,
+)
+from .errors import (
     SingularMatrixError as SingularMatrixError,
+)
+from .errors import (
     StructureError as StructureError,
 )
-from .explain import explain as explain, list_solvers as list_solvers
+from .explain import explain as explain
+from .explain import list_solvers as list_solvers
 from .operators import (
     AbstractLinearOperator as AbstractLinearOperator,
+)
+from .operators import (
     AddLinearOperator as AddLinearOperator,
+)
+from .operators import (
     ComposedLinearOperator as ComposedLinearOperator,
+)
+from .operators import (
     ConjLinearOperator as ConjLinearOperator,
+)
+from .operators import (
     DiagonalLinearOperator as DiagonalLinearOperator,
+)
+from .operators import (
     DivLinearOperator as DivLinearOperator,
+)
+from .operators import (
     FunctionLinearOperator as FunctionLinearOperator,
+)
+from .operators import (
     IdentityLinearOperator as IdentityLinearOperator,
+)
+from .operators import (
     JacobianLinearOperator as JacobianLinearOperator,
+)
+from .operators import (
     MatrixLinearOperator as MatrixLinearOperator,
+)
+from .operators import (
     MulLinearOperator as MulLinearOperator,
+)
+from .operators import (
     NegLinearOperator as NegLinearOperator,
+)
+from .operators import (
     PyTreeLinearOperator as PyTreeLinearOperator,
+)
+from .operators import (
     TaggedLinearOperator as TaggedLinearOperator,
+)
+from .operators import (
     TangentLinearOperator as TangentLinearOperator,
+)
+from .operators import (
     TridiagonalLinearOperator as TridiagonalLinearOperator,
+)
+from .operators import (
     conj as conj,
+)
+from .operators import (
     diagonal as diagonal,
+)
+from .operators import (
     diagonal_tag as diagonal_tag,
+)
+from .operators import (
     has_unit_diagonal as has_unit_diagonal,
+)
+from .operators import (
     is_diagonal as is_diagonal,
+)
+from .operators import (
     is_lower_triangular as is_lower_triangular,
+)
+from .operators import (
     is_negative_semidefinite as is_negative_semidefinite,
+)
+from .operators import (
     is_positive_semidefinite as is_positive_semidefinite,
+)
+from .operators import (
     is_symmetric as is_symmetric,
+)
+from .operators import (
     is_tridiagonal as is_tridiagonal,
+)
+from .operators import (
     is_upper_triangular as is_upper_triangular,
+)
+from .operators import (
     linearise as linearise,
+)
+from .operators import (
     lower_triangular_tag as lower_triangular_tag,
+)
+from .operators import (
     materialise as materialise,
+)
+from .operators import (
     negative_semidefinite_tag as negative_semidefinite_tag,
+)
+from .operators import (
     positive_semidefinite_tag as positive_semidefinite_tag,
+)
+from .operators import (
     symmetric_tag as symmetric_tag,
+)
+from .operators import (
     transpose_tags as transpose_tags,
+)
+from .operators import (
     transpose_tags_rules as transpose_tags_rules,
+)
+from .operators import (
     tridiagonal as tridiagonal,
+)
+from .operators import (
     tridiagonal_tag as tridiagonal_tag,
+)
+from .operators import (
     unit_diagonal_tag as unit_diagonal_tag,
+)
+from .operators import (
     upper_triangular_tag as upper_triangular_tag,
 )
-from .results import REASONS as REASONS, RESULTS as RESULTS, Solution as Solution
+from .results import REASONS as REASONS
+from .results import RESULTS as RESULTS
+from .results import Solution as Solution
 from .simple import solve as solve
 from .solvers import (
     CG as CG,
+)
+from .solvers import (
     GMRES as GMRES,
+)
+from .solvers import (
     LSMR as LSMR,
+)
+from .solvers import (
     LU as LU,
+)
+from .solvers import (
     QR as QR,
+)
+from .solvers import (
     SVD as SVD,
+)
+from .solvers import (
     AbstractLinearSolver as AbstractLinearSolver,
+)
+from .solvers import (
     BiCGStab as BiCGStab,
+)
+from .solvers import (
     Cholesky as Cholesky,
+)
+from .solvers import (
     Diagonal as Diagonal,
+)
+from .solvers import (
     Normal as Normal,
+)
+from .solvers import (
     NormalCG as NormalCG,
+)
+from .solvers import (
     Triangular as Triangular,
+)
+from .solvers import (
     Tridiagonal as Tridiagonal,
 )
 

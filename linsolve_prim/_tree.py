@@ -41,7 +41,7 @@ def tree_neg(x: PyTree) -> PyTree:
 
 def tree_scale(alpha: ArrayLike, x: PyTree) -> PyTree:
     """alpha·x; each leaf keeps its dtype."""
-    return jax.tree.map(lambda a: (_cast(alpha, a) * a), x)
+    return jax.tree.map(lambda a: _cast(alpha, a) * a, x)
 
 
 def tree_axpy(alpha: ArrayLike, x: PyTree, y: PyTree) -> PyTree:

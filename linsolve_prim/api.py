@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 from typing import Any, TypeAlias
 
 import jax
@@ -217,11 +216,11 @@ def _check(operator: Any, solver: Any, options: Any) -> None:
         )
     if not isinstance(solver, AbstractLinearSolver):
         hint = f" Did you mean `{solver.__name__}()`?" if isinstance(solver, type) else ""
-        raise WrongTypeError(
-            f"solver: must be an AbstractLinearSolver; got {solver!r}.{hint}"
-        )
+        raise WrongTypeError(f"solver: must be an AbstractLinearSolver; got {solver!r}.{hint}")
     if not isinstance(options, dict):
-        raise WrongTypeError(f"options: must be a dictionary or None; got {type(options).__name__}.")
+        raise WrongTypeError(
+            f"options: must be a dictionary or None; got {type(options).__name__}."
+        )
 
 
 def _remedy(vector: PyTree[Any], operator: AbstractLinearOperator) -> str:
@@ -229,7 +228,9 @@ def _remedy(vector: PyTree[Any], operator: AbstractLinearOperator) -> str:
     if [jnp.shape(x) for x in leaves] == [x.shape for x in expected]:
         return "Only dtypes differ: cast one of the two (`solve` promotes both)."
     if len(leaves) == 1 and jnp.ndim(leaves[0]) == 2:
-        return "For several right-hand sides use `jax.vmap`, or `solve(A, b)` with b of shape (n, k)."
+        return (
+            "For several right-hand sides use `jax.vmap`, or `solve(A, b)` with b of shape (n, k)."
+        )
     return "Reshape it, or check the operator's structures."
 
 

@@ -82,9 +82,7 @@ class AutoLinearSolver(AbstractLinearSolver[Any]):
     def choose(self, operator: AbstractLinearOperator) -> Choice:
         """The solver for this operator, and the reason in words."""
         if self.well_posed not in (True, False, None):
-            raise ValueError(
-                f"well_posed: must be True, False or None; got {self.well_posed!r}."
-            )
+            raise ValueError(f"well_posed: must be True, False or None; got {self.well_posed!r}.")
         rows, columns = operator.out_size(), operator.in_size()
         if self.well_posed is True:
             require_square(operator, "AutoLinearSolver(well_posed=True)")
@@ -92,7 +90,9 @@ class AutoLinearSolver(AbstractLinearSolver[Any]):
         if self.well_posed is False:
             return _choose_any_rank(operator, large)
         if rows != columns:
-            return Choice(QR(), f"the operator is {rows}×{columns}: least squares, full rank assumed")
+            return Choice(
+                QR(), f"the operator is {rows}×{columns}: least squares, full rank assumed"
+            )
         return _choose_square(operator, large, well_posed=self.well_posed is True)
 
     def select_solver(self, operator: AbstractLinearOperator) -> AbstractLinearSolver[Any]:

@@ -62,13 +62,19 @@ def explain(A: Any, b: Any = None, solver: AbstractLinearSolver[Any] | None = No
         lines.append(f"solver: {solver!r}, as asked for")
         chosen = solver
     rank = "assumes full rank" if chosen.assume_full_rank() else "any rank (pseudo-inverse)"
-    judged = "its own rule on the true residual" if chosen.checks_residual() else (
-        "the true residual, ‖b − Ax‖ ≤ "
-        f"{float(chosen.tolerance(jnp.ones((), _real_dtype(operator)))):.1e}·‖b‖"
+    judged = (
+        "its own rule on the true residual"
+        if chosen.checks_residual()
+        else (
+            "the true residual, ‖b − Ax‖ ≤ "
+            f"{float(chosen.tolerance(jnp.ones((), _real_dtype(operator)))):.1e}·‖b‖"
+        )
     )
     lines.append(f"rank: {rank}")
     lines.append(f"success is judged by: {judged}")
-    lines.append("derivatives: implicit; tangents with the same state, cotangents with its transpose")
+    lines.append(
+        "derivatives: implicit; tangents with the same state, cotangents with its transpose"
+    )
     return "\n".join(lines)
 
 

@@ -11,37 +11,37 @@ from jaxtyping import Array, PyTree
 class RESULTS(eqx.Enumeration):
     """How a solve ended. `RESULTS.successful` is never reported against the true residual."""
 
-    successful = ""
-    max_steps_reached = (
+    successful: Any = ""
+    max_steps_reached: Any = (
         "The maximum number of solver steps was reached before the tolerance. Raise `max_steps`, "
         "loosen `rtol`/`atol`, or pass a `preconditioner`."
     )
-    singular = (
+    singular: Any = (
         "The operator is singular to working precision, or is not what its tags promise.\n"
         "Either (a) the matrix has no inverse: for the least-squares or minimum-norm solution pass "
         "`solver=AutoLinearSolver(well_posed=False)`; (b) it is so badly conditioned or scaled that "
         "no digit of the solution can be trusted: use float64, or rescale; or (c) it carries a tag "
         "(positive definite, triangular, ...) that its entries contradict."
     )
-    breakdown = (
+    breakdown: Any = (
         "The iteration broke down: a division by (nearly) zero that the method cannot pass. The last "
         "estimate is returned. Use another method (CG needs a definite operator), a larger `restart`, "
         "or another initial guess."
     )
-    stagnation = (
+    stagnation: Any = (
         "The iteration stagnated: the true residual no longer falls. Loosen `rtol`/`atol`, raise "
         "`restart` or `stagnation_iters`, use float64, or pass a `preconditioner`."
     )
-    conlim = "The estimated condition number of the operator exceeds `conlim`."
-    nonfinite_input = (
+    conlim: Any = "The estimated condition number of the operator exceeds `conlim`."
+    nonfinite_input: Any = (
         "The operator or the right-hand side holds NaN or infinity, so that there is no solution. "
         "Look upstream of the solve."
     )
-    diverged = (
+    diverged: Any = (
         "The iteration diverged: the residual overflowed. The method does not fit the operator; use "
         "another one, or a `preconditioner`."
     )
-    inaccurate = (
+    inaccurate: Any = (
         "The solver reported success, but the true residual ‖b − Ax‖ contradicts it: the operator is "
         "too badly conditioned for this solver and dtype, or the solver is wrong. (A custom solver "
         "that is approximate on purpose states its own bound by overriding `tolerance`.)"
@@ -55,13 +55,13 @@ SUCCESSFUL = int(jax.tree.leaves(RESULTS.successful)[0])
 class REASONS(eqx.Enumeration):
     """Which test ended a solve (`solution.stats["reason"]`)."""
 
-    rtol = "‖b − Ax‖ ≤ rtol·‖b‖."
-    atol = "‖b − Ax‖ ≤ atol."
-    direct = "A direct method: solved in one go, and the true residual agrees."
-    least_squares = "The normal equations hold: ‖Aᴴ(b − Ax)‖ is small against ‖A‖·‖b − Ax‖."
-    steps = "No tolerance was set (rtol = atol = 0): all steps that were asked for are done."
-    zero_rhs = "The right-hand side is zero, so x = 0."
-    failed = "The solve failed; see `solution.result`."
+    rtol: Any = "‖b − Ax‖ ≤ rtol·‖b‖."
+    atol: Any = "‖b − Ax‖ ≤ atol."
+    direct: Any = "A direct method: solved in one go, and the true residual agrees."
+    least_squares: Any = "The normal equations hold: ‖Aᴴ(b − Ax)‖ is small against ‖A‖·‖b − Ax‖."
+    steps: Any = "No tolerance was set (rtol = atol = 0): all steps that were asked for are done."
+    zero_rhs: Any = "The right-hand side is zero, so x = 0."
+    failed: Any = "The solve failed; see `solution.result`."
 
 
 @jax.tree_util.register_dataclass

@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Array, PyTree
 
 from ._tree import tree_dtype, tree_sub
-from ._types import inexact_asarray, is_array, structure_of, structure_str
+from ._types import inexact_asarray, is_array, structure_equal, structure_of, structure_str
 from .api import linear_solve
 from .auto import AutoLinearSolver
 from .errors import PrecisionWarning, StructureError
@@ -204,9 +204,7 @@ def _over_batch(
         return fn(matrix, rhs, guess)
     size = batch[0]
     operands = [x if x is None or x.shape[0] == size else x[0] for x in (matrix, rhs, guess)]
-    axes = [
-        0 if y is x and y is not None else None for x, y in zip((matrix, rhs, guess), operands)
-    ]
+    axes = [0 if y is x and y is not None else None for x, y in zip((matrix, rhs, guess), operands)]
     inner = functools.partial(_over_batch, fn, batch[1:])
     return jax.vmap(inner, in_axes=tuple(axes))(*operands)
 
@@ -279,7 +277,7 @@ def _from_function(
             f"{structure_str(like)}, but b has structure {structure_str(structure_of(rhs))}. They "
             "must be the same; pass `x0` to say what x looks like if it does not look like b."
         )
-    if out != structure_of(rhs):  # e.g. float64 or complex coefficients, and b is float32
+    if not structure_equal(out, rhs):  # e.g. float64 or complex coefficients, and b is float32
         dtype = jnp.promote_types(tree_dtype(out), tree_dtype(rhs))
         precision = lambda d: jnp.finfo(d).dtype
         if precision(tree_dtype(out)) != precision(tree_dtype(rhs)):

@@ -13,7 +13,9 @@ if os.environ.get("LINSOLVE_PRIM_TYPECHECK", "1") == "1":
 
     # Not the public interface: there, wrong types must meet our own messages.
     CHECKED = ("operators", "solvers", "primitive", "testing", "_tree", "_norms", "_static")
-    install_import_hook([f"linsolve_prim.{part}" for part in CHECKED], "beartype.beartype").__enter__()
+    install_import_hook(
+        [f"linsolve_prim.{part}" for part in CHECKED], "beartype.beartype"
+    ).__enter__()
 
 import jax  # noqa: E402
 import pytest  # noqa: E402

@@ -146,8 +146,10 @@ def test_a_solver_that_returns_the_wrong_shape():
 def test_transposing_with_respect_to_the_operator_is_explained():
     with pytest.raises(NotImplementedError, match="linear in its right-hand side only"):
         jax.linear_transpose(
-            lambda a: lp.linear_solve(
-                lp.MatrixLinearOperator(a), ONES, lp.LU(), state=lp.LU().init(OP, {})
-            ).value,
+            lambda a: (
+                lp.linear_solve(
+                    lp.MatrixLinearOperator(a), ONES, lp.LU(), state=lp.LU().init(OP, {})
+                ).value
+            ),
             EYE,
         )(ONES)

@@ -29,7 +29,10 @@ def _quiet_callbacks():
     logger.setLevel(level)
 
 
-def solve(a, b=ONES, solver=lp.LU(), tags=(), **kwargs):
+LU = lp.LU()
+
+
+def solve(a, b=ONES, solver=LU, tags=(), **kwargs):
     return lp.linear_solve(lp.MatrixLinearOperator(a, tags), b, solver, **kwargs)
 
 
@@ -265,9 +268,7 @@ def test_adjoint_settings_are_used():
     f = lambda b: jnp.sum(solve(NONSYMMETRIC, b, lp.GMRES(), adjoint=Spy()).value)
     f(ONES)
     assert not calls
-    np.testing.assert_allclose(
-        jax.grad(f)(ONES), np.linalg.solve(NONSYMMETRIC.T, ONES), rtol=1e-4
-    )
+    np.testing.assert_allclose(jax.grad(f)(ONES), np.linalg.solve(NONSYMMETRIC.T, ONES), rtol=1e-4)
     assert calls
 
 

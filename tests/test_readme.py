@@ -30,5 +30,7 @@ def test_there_are_two_commands():
 def test_the_external_solver_is_short():
     """Fifteen lines between the class line and the last return."""
     text = README.read_text()
-    body = text[text.index("class SpLU") : text.index("dA = jax.grad(lambda A: lp.solve(A, b, SpLU()")]
+    body = text[
+        text.index("class SpLU") : text.index("dA = jax.grad(lambda A: lp.solve(A, b, SpLU()")
+    ]
     assert len(body.strip().splitlines()) <= 17

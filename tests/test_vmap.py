@@ -25,9 +25,9 @@ def test_batch_of_both_S0_50(case, dtype):
     """Against dense linear algebra, lane by lane."""
     params = _stacked(lambda i: case.params(dtype, i))
     b = _stacked(lambda i: case.vector(dtype, 10 + i))
-    x, reference = jax.jit(lambda *args: [jax.vmap(f)(*args) for f in (case.solve, case.reference)])(
-        params, b
-    )
+    x, reference = jax.jit(
+        lambda *args: [jax.vmap(f)(*args) for f in (case.solve, case.reference)]
+    )(params, b)
     assert_close(x, reference, case.tol())
 
 
@@ -170,7 +170,9 @@ def test_host_solver_takes_a_batch_in_one_call_S2_20():
     operator = case.build(case.params(REAL))
     b = random_like(jax.ShapeDtypeStruct((64, 4), REAL))
     CALLS.clear()
-    solve = jax.jit(jax.vmap(lambda v: lp.linear_solve(operator, v, case.solver, throw=False).value))
+    solve = jax.jit(
+        jax.vmap(lambda v: lp.linear_solve(operator, v, case.solver, throw=False).value)
+    )
     x = jax.block_until_ready(solve(b))
     assert CALLS == {"callbacks": 1, "factorizations": 1}
     assert_close(x, jnp.linalg.solve(operator.as_matrix(), b.T).T, TOL)

@@ -113,7 +113,7 @@ def _has_unit_diagonal(operator: ComposedLinearOperator) -> bool:
     return units and triangular and len(sizes) == 1
 
 
-def _register_definite(predicate: Callable, opposite: Callable) -> None:
+def _register_definite(predicate: Any, opposite: Any) -> None:
     """−A and sA are definite if A is, with the sign that the scalar gives."""
 
     def scaled(operator: MulLinearOperator | DivLinearOperator) -> bool:
@@ -137,7 +137,7 @@ _register_definite(*reversed(_DEFINITE))
 # ---- Entries -------------------------------------------------------------------------------------
 
 
-def _register_entries(entries: Callable) -> None:
+def _register_entries(entries: Any) -> None:
     """The diagonals of a sum or a multiple are those of its operands, summed or multiplied."""
 
     @entries.register(AddLinearOperator)

@@ -98,7 +98,7 @@ def close(fn: Callable[..., PyTree], *args: PyTree) -> ClosedFunction:
     signature, _ = Signature.of(args)
     if isinstance(fn, ClosedFunction) and fn.signature == signature:
         return fn
-    out_structure = None
+    out_structure: Any = None
 
     def flat(*arrays: Array) -> list[Array]:
         nonlocal out_structure

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from jaxtyping import Array, PyTree
 
 from .._tree import tree_conj
@@ -39,7 +37,7 @@ class ConjLinearOperator(AbstractLinearOperator):
         return self.operator.out_structure()
 
 
-def _register_predicate(predicate: Callable) -> None:
+def _register_predicate(predicate: Any) -> None:
     predicate.register(ConjLinearOperator, lambda op: predicate(op.operator))
 
 

@@ -72,7 +72,12 @@ def materialise_by_products(operator: AbstractLinearOperator) -> AbstractLinearO
     matrix, tags = operator.as_matrix(), tags_of(operator)
     if not structure_equal(in_structure, out_structure):
         # every 1×1 operator is diagonal, but symmetric is only what maps a space to itself
-        tags -= {t.symmetric_tag, t.diagonal_tag, t.positive_semidefinite_tag, t.negative_semidefinite_tag}
+        tags -= {
+            t.symmetric_tag,
+            t.diagonal_tag,
+            t.positive_semidefinite_tag,
+            t.negative_semidefinite_tag,
+        }
     vectors = is_vector(in_structure) and is_vector(out_structure)
     if vectors and in_structure.dtype == out_structure.dtype:
         return MatrixLinearOperator(matrix, tags)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def _tags(operator: AbstractLinearOperator) -> frozenset[Any]:
-    tags = getattr(operator, "tags", frozenset())
+    tags: Any = getattr(operator, "tags", frozenset())
     return t.as_tags(tags)
 
 

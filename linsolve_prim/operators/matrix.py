@@ -29,7 +29,7 @@ class _CallsInitOnly(type(eqx.Module)):  # type: ignore[misc]
     """
 
     def __call__(cls, *args: Any, **kwargs: Any) -> Any:
-        self = object.__new__(cls)
+        self: Any = object.__new__(cls)
         cls.__init__(self, *args, **kwargs)
         return self
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 
 import equinox as eqx
 from jaxtyping import Array, PyTree
@@ -46,7 +46,7 @@ class TaggedLinearOperator(AbstractLinearOperator):
         return self.operator.out_structure()
 
 
-def _register_predicate(predicate: Callable) -> None:
+def _register_predicate(predicate: Any) -> None:
     by_tags = predicate.dispatch(object)  # the default looks at `operator.tags`
     predicate.register(TaggedLinearOperator, lambda op: by_tags(op) or predicate(op.operator))
 

@@ -65,7 +65,7 @@ def _push(f: Callable[[Any], Any], operator: TangentLinearOperator) -> TangentLi
     return TangentLinearOperator(*_jvp(f, operator))
 
 
-def _register(function: Callable, rule: Callable) -> None:
+def _register(function: Any, rule: Callable) -> None:
     function.register(TangentLinearOperator, lambda operator: rule(function, operator))
 
 

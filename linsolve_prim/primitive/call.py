@@ -70,9 +70,7 @@ class SolveCall:
     ) -> tuple[SolveCall, list[Array]]:
         """Split a problem into its call and its operands."""
         op_arrays, operator = split(problem.operator)
-        rest_arrays, rest = split(
-            (problem.state, problem.options, problem.solver, problem.adjoint)
-        )
+        rest_arrays, rest = split((problem.state, problem.options, problem.solver, problem.adjoint))
         vec_arrays, vector = split(problem.vector)
         call = SolveCall(operator, rest, vector, throw, kind, name)
         return call, [*op_arrays, *rest_arrays, *vec_arrays]

@@ -67,9 +67,7 @@ def _abstract_eval(*avals: Any, call: SolveCall, program: Program) -> list[Any]:
     # A fresh aval would forget over which mesh axes the solution varies, and gradients under
     # `shard_map` would silently lack a `psum`: every output varies as the operands do.
     varying = avals[-1].manual_axis_type
-    return [
-        aval.update(weak_type=False, manual_axis_type=varying) for aval in program.out_avals()
-    ]
+    return [aval.update(weak_type=False, manual_axis_type=varying) for aval in program.out_avals()]
 
 
 def lowered(*operands: Any, call: SolveCall, program: Program) -> list[Any]:

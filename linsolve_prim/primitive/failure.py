@@ -47,7 +47,11 @@ _BY_CODE = {int(_code(getattr(RESULTS, name))): name for name in _EXCEPTIONS}
 _NONFINITE = int(_code(RESULTS.nonfinite_input))
 _SINGULAR = int(_code(RESULTS.singular))
 _INACCURATE = int(_code(RESULTS.inaccurate))
-_PHASES = {"forward": "", "tangent": " for a tangent (jvp)", "adjoint": " for a cotangent (adjoint)"}
+_PHASES = {
+    "forward": "",
+    "tangent": " for a tangent (jvp)",
+    "adjoint": " for a cotangent (adjoint)",
+}
 
 
 class Failure(NamedTuple):
@@ -83,7 +87,9 @@ def _exception(
     cls = _EXCEPTIONS.get(member or "", LinearSolveError)
     shape, where = failed.shape, np.flatnonzero(failed)
     title = f" {what.name!r}" if what.name else ""
-    text = f"{cls.__name__}: the solve{title}{_PHASES[what.kind]} by {what.solver} failed ({member})."
+    text = (
+        f"{cls.__name__}: the solve{title}{_PHASES[what.kind]} by {what.solver} failed ({member})."
+    )
     if shape:
         lanes = [np.unravel_index(i, shape) for i in where[:8]]
         shown = ", ".join(str(tuple(int(j) for j in lane)) for lane in lanes)
@@ -125,7 +131,7 @@ def raise_inside(value: Any, verdict: Verdict, inputs: Inputs, what: Failure) ->
 
     told = verdict
     if jnp.ndim(verdict.failed) == 0:  # of a single solve the callback knows that it failed
-        told = verdict._replace(failed=None)
+        told = Verdict(None, *verdict[1:])
 
     def fail(verdict: Verdict, arrays: Any, leaves: Any) -> Any:
         failed = np.asarray(True if verdict.failed is None else verdict.failed)

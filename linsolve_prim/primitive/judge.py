@@ -12,8 +12,6 @@ asked only once a solve has failed.
 from __future__ import annotations
 
 import functools
-
-
 from typing import Any, NamedTuple
 
 import jax
@@ -101,7 +99,7 @@ class Verdict(NamedTuple):
     `claim` is the solver's own result code. `relative_residual` is there if the solver checks it.
     """
 
-    failed: Array
+    failed: Array | None
     claim: Array
     num_steps: Array
     relative_residual: Array | None
@@ -129,8 +127,8 @@ def judge(
         reason = REASONS.where(solved, reason, REASONS.least_squares)
         solved = solved | fits
     good = claimed & solved
-    verdict = RESULTS.where(jnp.isfinite(r_norm), RESULTS.inaccurate, RESULTS.singular)
-    result = RESULTS.where(claimed & ~solved, verdict, result)
+    untrue = RESULTS.where(jnp.isfinite(r_norm), RESULTS.inaccurate, RESULTS.singular)
+    result = RESULTS.where(claimed & ~solved, untrue, result)
     stats["residual_norm"] = r_norm
     stats["relative_residual"] = r_norm / jnp.where(b_norm > 0, b_norm, 1)
     stats["reason"] = REASONS.where(good, reason, REASONS.failed)

@@ -16,7 +16,9 @@ from .call import Level, SolveCall
 from .definition import bind
 
 
-def batching_rule(axis_data: Any, operands: Any, dims: Any, *, call: SolveCall, program: Any) -> tuple[Any, Any]:
+def batching_rule(
+    axis_data: Any, operands: Any, dims: Any, *, call: SolveCall, program: Any
+) -> tuple[Any, Any]:
     batched = tuple(d is not None for d in dims)
     if not any(batched):  # JAX asks rules of this kind even then
         out = jax.tree.leaves(bind(call, operands, unwrap=False))

@@ -101,7 +101,9 @@ def _derivative(call: SolveCall, operands: list[Any], tangents: list[Any], value
     return x if y is None else tree_add(x, y)
 
 
-def jvp_rule(primals: Any, tangents: Any, *, call: SolveCall, program: Any) -> tuple[list[Any], list[Any]]:
+def jvp_rule(
+    primals: Any, tangents: Any, *, call: SolveCall, program: Any
+) -> tuple[list[Any], list[Any]]:
     """Values and tangents of a solve. State, options, solver and statistics have no tangents."""
     operands = list(primals)
     op_tangents, rest_tangents, vec_tangents = call.groups(list(tangents))

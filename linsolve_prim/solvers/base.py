@@ -85,7 +85,9 @@ class AbstractLinearSolver(eqx.Module, Generic[State]):
 
     def conj(self, state: State, options: Options) -> tuple[State, Options]:
         """The state and options of conj(A), so that `compute` solves conj(A)x = b."""
-        raise NotImplementedError(f"{type(self).__name__} does not override `conj(state, options)`.")
+        raise NotImplementedError(
+            f"{type(self).__name__} does not override `conj(state, options)`."
+        )
 
     @abc.abstractmethod
     def assume_full_rank(self) -> bool:

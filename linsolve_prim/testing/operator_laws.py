@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -75,7 +77,10 @@ def check_operator(
     )
     _check_matrix(operator, rtol)
     _check_structure(operator)
-    for name, same in {"linearise": linearise(operator), "materialise": materialise(operator)}.items():
+    for name, same in {
+        "linearise": linearise(operator),
+        "materialise": materialise(operator),
+    }.items():
         assert_close(f"{name}(A) acts as A", same.mv(x), ax, rtol)
     assert_close("jit: A.mv", jax.jit(lambda a, v: a.mv(v))(operator, x), ax, rtol)
 
@@ -104,7 +109,7 @@ def _check_structure(operator: AbstractLinearOperator) -> None:
     dtype = tree_dtype((operator.in_structure(), operator.out_structure()))
     tol = float(jnp.finfo(dtype).eps) ** 0.5 * max(1.0, float(np.abs(matrix).max(initial=0)))
     close = lambda a, b: np.allclose(a, b, rtol=0, atol=tol)
-    rules = [
+    rules: list[tuple[Any, Any]] = [
         (is_symmetric, lambda: close(matrix, matrix.T)),
         (is_diagonal, lambda: close(matrix, np.diag(np.diag(matrix)))),
         (is_tridiagonal, lambda: close(matrix, np.triu(np.tril(matrix, 1), -1))),

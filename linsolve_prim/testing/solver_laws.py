@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import jax
@@ -122,15 +123,21 @@ def _check_transformations(solve: Any, operator: Any, b: Any, x: Any, rtol: floa
     inexact = [jnp.issubdtype(a.dtype, jnp.inexact) for a in arrays]
     steps = iter(structured_direction(operator))
     direction = [next(steps) if flag else jnp.zeros_like(a) for a, flag in zip(arrays, inexact)]
-    lanes = [[a + t * d if f else a for a, d, f in zip(arrays, direction, inexact)] for t in (0, 0.1)]
+    lanes = [
+        [a + t * d if f else a for a, d, f in zip(arrays, direction, inexact)] for t in (0, 0.1)
+    ]
     stacked = [jnp.stack(pair) for pair in zip(*lanes)]
     if not stacked:
         return
     over_a = jax.vmap(lambda arrays: solve(skeleton.fill(arrays), b).value)(stacked)
-    both = jax.vmap(lambda arrays, v: solve(skeleton.fill(arrays), v).value)(stacked, at(batch, slice(2)))
+    both = jax.vmap(lambda arrays, v: solve(skeleton.fill(arrays), v).value)(
+        stacked, at(batch, slice(2))
+    )
     for i in range(2):
         lane = skeleton.fill(lanes[i])
-        assert_close(f"vmap over A equals a loop (lane {i})", at(over_a, i), solve(lane, b).value, rtol)
+        assert_close(
+            f"vmap over A equals a loop (lane {i})", at(over_a, i), solve(lane, b).value, rtol
+        )
         want = solve(lane, at(batch, i)).value
         assert_close(f"vmap over A and b equals a loop (lane {i})", at(both, i), want, rtol)
 
@@ -151,10 +158,9 @@ def _check_derivatives(solve: Any, operator: Any, b: Any, rtol: float) -> None:
     # central differences: the error is ε/h + h², least at h = ε^⅓, and ε^⅔ there
     eps = float(jnp.finfo(jax.tree.leaves(tangent)[0].dtype).eps)
     h = eps ** (1 / 3)
-    ahead, behind = (
-        f(*jax.tree.map(lambda p, d: p + jnp.asarray(s * h, p.dtype) * d, primals, direction))
-        for s in (1, -1)
-    )
+    shift = lambda p, d, s: p + jnp.asarray(s * h, p.dtype) * d
+    at = lambda s: f(*jax.tree.map(lambda p, d: shift(p, d, s), primals, direction))
+    ahead, behind = at(1), at(-1)
     difference = tree_scale(1 / (2 * h), tree_sub(ahead, behind))
     fd_rtol = max(rtol, 30 * eps ** (2 / 3), 2 * rtol / h * 1e-3)
     assert_close("jvp equals finite differences", tangent, difference, fd_rtol)
@@ -165,7 +171,9 @@ def _check_derivatives(solve: Any, operator: Any, b: Any, rtol: float) -> None:
         jnp.sum((p * q).real) for p, q in zip(jax.tree.leaves(x), jax.tree.leaves(y))
     )
     left, right = real(w, tangent), real(cotangent, direction)
-    scale = jnp.sqrt(real(w, jax.tree.map(jnp.conj, w)) * real(tangent, jax.tree.map(jnp.conj, tangent)))
+    scale = jnp.sqrt(
+        real(w, jax.tree.map(jnp.conj, w)) * real(tangent, jax.tree.map(jnp.conj, tangent))
+    )
     error = float(jnp.abs(left - right) / scale)
     assert_true("vjp is the transpose of jvp", error <= 10 * rtol, f"Relative error {error:.2e}.")
 
@@ -179,8 +187,9 @@ def _check_edge_cases(solve: Any, operator: Any, b: Any) -> None:
     (ct,) = pull(tree_zeros(operator.in_structure()))
     vanishes = all(bool(jnp.all(leaf == 0)) for leaf in jax.tree.leaves(ct))
     assert_true("a zero cotangent gives zero", vanishes)
+    spoil = lambda leaf, bad: leaf.reshape(-1).at[0].set(bad).reshape(leaf.shape)
     for bad in (jnp.nan, jnp.inf):
-        broken = jax.tree.map(lambda leaf: leaf.reshape(-1).at[0].set(bad).reshape(leaf.shape), b)
+        broken = jax.tree.map(functools.partial(spoil, bad=bad), b)
         result = solve(operator, broken).result
         told = bool(result == RESULTS.nonfinite_input)
         assert_true(f"{bad} in b gives RESULTS.nonfinite_input", told, RESULTS[result])

@@ -111,7 +111,10 @@ class GMRES(AbstractKrylovSolver):
             right = preconditioner.mv
         problem = pose(operator, vector, x0, self.rtol, self.atol, self.norm)
         size = tree_size(vector)
-        max_steps, length = step_limit(self.max_steps, size), min(self.restart, max(size, 1))
+        max_steps, length = (
+            step_limit(self.max_steps, size),
+            min(int(self.restart or 1), max(size, 1)),
+        )
         axes = mesh_axes(operator, preconditioner, problem)
 
         def cycle(start: Start) -> End:
@@ -127,7 +130,13 @@ class GMRES(AbstractKrylovSolver):
             return End(correction, c.steps, close(c.outcome, c.norm, target), start.memory)
 
         ending, _ = iterate(
-            cycle, operator, problem, self.norm, max_steps, axes, patience=self.stagnation_iters
+            cycle,
+            operator,
+            problem,
+            self.norm,
+            max_steps,
+            axes,
+            patience=int(self.stagnation_iters or 1),
         )
         return report(problem, ending, max_steps)
 

@@ -1,0 +1,1 @@
+"""Benchmarks: `python -m benchmarks [--quick] [--out FILE]`. Peers stand beside us in the same run."""

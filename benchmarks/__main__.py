@@ -1,0 +1,47 @@
+"""`python -m benchmarks [--quick] [--out FILE]`"""
+
+import os
+
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import argparse
+import pathlib
+import platform
+
+import jax
+
+jax.config.update("jax_enable_x64", True)
+
+import linsolve_prim as lp  # noqa: E402
+
+from . import dense  # noqa: E402
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="shorter, and less certain")
+    parser.add_argument("--out", type=pathlib.Path, help="write the tables to this Markdown file")
+    args = parser.parse_args()
+    seconds = 2.0 if args.quick else 12.0
+    head = (
+        f"linsolve_prim {lp.__version__}, JAX {jax.__version__}, Python "
+        f"{platform.python_version()}, {jax.devices()[0].device_kind}, {os.cpu_count()} cores, float64. "
+        "Medians of interleaved rounds; read the ratios.\n"
+    )
+    tables = [head]
+    print(head, flush=True)
+    for make in (
+        lambda: dense.jitted(seconds),
+        lambda: dense.eager(seconds),
+        lambda: dense.compilation(5 if args.quick else 11),
+        dense.honesty,
+    ):
+        tables.append(make())
+        print(tables[-1], flush=True)
+    if args.out:
+        args.out.write_text("\n".join(tables))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,151 @@
+"""Dense solves: us beside `jnp.linalg.solve` and Lineax."""
+
+import itertools
+import time
+import warnings
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+import linsolve_prim as lp
+
+from .timing import markdown, time_together
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")
+    import lineax as lx
+
+
+def system(n: int, batch: tuple[int, ...] = ()):
+    rng = np.random.default_rng(0)
+    a = rng.normal(size=(*batch, n, n)) + n**0.5 * 2 * np.eye(n)
+    return jnp.asarray(a), jnp.asarray(rng.normal(size=(*batch, n)))
+
+
+def with_package(m, throw: bool):
+    """A solve by LU with Lineax's interface, which is ours too."""
+
+    def solve(a, b):
+        return m.linear_solve(m.MatrixLinearOperator(a), b, m.LU(), throw=throw).value
+
+    return solve
+
+
+SOLVES = {
+    "jnp.linalg.solve": jnp.linalg.solve,
+    "ours, throw=False": with_package(lp, False),
+    "ours": with_package(lp, True),
+    "Lineax, throw=False": with_package(lx, False),
+    "Lineax": with_package(lx, True),
+}
+
+
+def _check(fns, args) -> None:
+    """No contestant is timed before its result is right."""
+    want = fns["jnp.linalg.solve"](*args)
+    for name, fn in fns.items():
+        for x, y in zip(jax.tree.leaves(fn(*args)), jax.tree.leaves(want)):
+            np.testing.assert_allclose(x, y, rtol=1e-6, atol=1e-8, err_msg=name)
+
+
+def _row(name: str, results: dict[str, tuple[float, float]]) -> list[str]:
+    base = results["jnp.linalg.solve"][0]
+    cells = [f"{median / base:.2f}" for median, _ in results.values()]
+    spread = max(iqr / median for median, iqr in results.values())
+    return [name, f"{base:.1f}", *cells[1:], f"{100 * spread:.0f} %"]
+
+
+def jitted(seconds: float) -> str:
+    """Compiled solves and gradients, single and batched."""
+    cases = [("10×10", 10, ()), ("100×100", 100, ()), ("1000×1000", 1000, ())]
+    cases.append(("vmap, 1000 of 10×10", 10, (1000,)))
+    rows = []
+    for (name, n, batch), what in itertools.product(cases, ("forward", "gradient")):
+        a, b = system(n, batch)
+        fns = {}
+        for key, solve in SOLVES.items():
+            fn = solve
+            if what == "gradient":
+                fn = jax.grad(lambda a, b, solve=solve: jnp.sum(jnp.sin(solve(a, b))), (0, 1))
+            fns[key] = jax.jit(jax.vmap(fn) if batch else fn)
+        _check(fns, (a, b))
+        calls = {key: lambda fn=fn: fn(a, b) for key, fn in fns.items()}
+        rows.append(_row(f"{name}, {what}", time_together(calls, seconds)))
+    header = ["jitted", "jnp.linalg.solve, µs", *(f"{k}, ×" for k in list(SOLVES)[1:]), "spread"]
+    return markdown("Compiled", header, rows)
+
+
+def eager(seconds: float) -> str:
+    """What a call that is not jitted costs beyond a jitted `jnp.linalg.solve`."""
+    rows = []
+    for n in (10, 100):
+        a, b = system(n)
+        base = jax.jit(jnp.linalg.solve)
+        calls = {"jnp.linalg.solve": lambda: base(a, b).block_until_ready()}
+        for key, m, throw in (
+            ("ours", lp, True),
+            ("ours, throw=False", lp, False),
+            ("Lineax", lx, True),
+            ("Lineax, throw=False", lx, False),
+        ):
+            operator, solver = m.MatrixLinearOperator(a), m.LU()
+
+            def call(m=m, operator=operator, solver=solver, throw=throw):
+                value = m.linear_solve(operator, b, solver, throw=throw).value
+                return value.block_until_ready()
+
+            calls[key] = call
+        results = time_together(calls, seconds)
+        start = results["jnp.linalg.solve"][0]
+        extra = {key: median - start for key, (median, _) in results.items()}
+        rows.append(
+            [
+                f"{n}×{n}",
+                f"{start:.1f}",
+                *(f"+{extra[k]:.1f}" for k in list(calls)[1:]),
+                f"{extra['Lineax'] / extra['ours']:.1f}",
+            ]
+        )
+    header = ["eager, µs", "jitted jnp.linalg.solve", "ours", "ours, throw=False", "Lineax"]
+    header += ["Lineax, throw=False", "Lineax's overhead / ours"]
+    return markdown("Eager", header, rows)
+
+
+def compilation(repeats: int) -> str:
+    """Milliseconds to trace and to compile the gradient of one solve, median and least."""
+    a, b = system(100)
+    rows = []
+    for key, solve in SOLVES.items():
+        traced, compiled = [], []
+        for i in range(repeats):
+            scale = 1.0 + i  # a new program each time
+            loss = lambda a, b, scale=scale, solve=solve: jnp.sum(jnp.sin(solve(a * scale, b)))
+            fn = jax.jit(jax.grad(loss, (0, 1)))
+            start = time.perf_counter()
+            lowered = fn.lower(a, b)
+            middle = time.perf_counter()
+            lowered.compile()
+            traced.append(1e3 * (middle - start))
+            compiled.append(1e3 * (time.perf_counter() - middle))
+        show = lambda times: f"{np.median(times):.0f} ({min(times):.0f})"
+        rows.append([key, show(traced), show(compiled)])
+    return markdown("Compiling one gradient", ["", "trace, lower, ms", "compile, ms"], rows)
+
+
+def honesty() -> str:
+    """Failures that happened, and failures that were told: 4×4 systems without a solution."""
+    rng = np.random.default_rng(1)
+    cases = []
+    for rank in (1, 2, 3):
+        for _ in range(20):
+            a = rng.normal(size=(4, rank)) @ rng.normal(size=(rank, 4))
+            cases.append((jnp.asarray(a), jnp.asarray(rng.normal(size=4))))
+    rows = []
+    for key, m in (("ours", lp), ("Lineax", lx)):
+        told = 0
+        for a, b in cases:
+            solution = m.linear_solve(m.MatrixLinearOperator(a), b, m.LU(), throw=False)
+            told += int(bool(solution.result != m.RESULTS.successful))
+        rows.append([key, str(len(cases)), str(told)])
+    return markdown("Honesty: singular systems by LU", ["", "failed", "told"], rows)
