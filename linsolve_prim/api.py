@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from typing import Any, TypeAlias
 
 import jax
@@ -106,7 +107,7 @@ def linear_solve(
     for array in arrays:
         if isinstance(array, jax.core.Tracer):
             return _solve(*problem, throw=throw, name=name)
-    settings = _Settings(skeleton, name)
+    settings = _settings(skeleton.treedef, skeleton.leaves, name)
     if not throw:
         return _restored(_compiled(settings, *arrays), state)
     ok, out = _compiled_and_checked(settings, *arrays)
@@ -122,12 +123,18 @@ def _as_leaf(x: Any) -> Any:
     return x if is_array(x) else jnp.asarray(x)
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class _Settings:
-    """The static half of an eager call."""
+    """The static half of an eager call. Equal calls share one object, so identity is equality."""
 
     skeleton: Skeleton
     name: str | None
+
+
+@functools.lru_cache(maxsize=4096)  # as many as `jax.jit` keeps programs
+def _settings(treedef: Any, leaves: tuple[Any, ...], name: str | None) -> _Settings:
+    """One object for all equal calls: comparing it is much of what an eager call costs."""
+    return _Settings(Skeleton(treedef, leaves), name)
 
 
 # value, result, the arrays of (stats, state), and what is no array of these

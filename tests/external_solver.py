@@ -52,7 +52,8 @@ def solve_on_host(matrix, rhs, turn):
     matrices, vectors = matrix.reshape(-1, n, n), rhs.reshape(-1, n)
     if len(matrices) == 1:
         return _solve(matrices[0], vectors.T, turn).T.reshape(*batch, n)
-    vectors = np.broadcast_to(vectors, (len(matrices), n))
+    matrices = np.broadcast_to(matrix, (*batch, n, n)).reshape(-1, n, n)
+    vectors = np.broadcast_to(rhs, (*batch, n)).reshape(-1, n)
     lanes = [_solve(a, b[:, None], turn)[:, 0] for a, b in zip(matrices, vectors)]
     return np.stack(lanes).reshape(*batch, n)
 

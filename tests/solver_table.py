@@ -37,7 +37,6 @@ class Case:
     - `build`: from parameters to the operator.
     - `rank`: "full" (square and regular), "rectangular" (of full rank) or "deficient".
     - `loose`: by how much its tolerance is wider (an iteration, or a squared condition number).
-    - `costly`: whether compiling it takes seconds; then only one dtype runs by default.
     """
 
     id: str
@@ -46,7 +45,6 @@ class Case:
     build: Callable[[Any], lp.AbstractLinearOperator]
     rank: str = "full"
     loose: float = 1.0
-    costly: bool = False
 
     def params(self, dtype, seed=0):
         leaf = lambda shape: jax.ShapeDtypeStruct(shape, dtype)
@@ -219,13 +217,13 @@ CASES = [
     Case("diagonal", lp.Diagonal(well_posed=True), (N,), diagonal),
     Case("diagonal-zero", lp.Diagonal(), (N,), holed_diagonal, "deficient"),
     Case("cg", lp.CG(rtol=TIGHT), _SQUARE, definite, loose=10),
-    Case("gmres", lp.GMRES(rtol=TIGHT), _SQUARE, general, loose=10, costly=True),
-    Case("gmres-function", lp.GMRES(rtol=TIGHT), _FUNCTION, function, loose=10, costly=True),
-    Case("gmres-pytree", lp.GMRES(rtol=TIGHT), _BLOCKS, blocks, loose=10, costly=True),
-    Case("bicgstab", lp.BiCGStab(rtol=TIGHT), _SQUARE, general, loose=10, costly=True),
-    Case("lsmr-tall", lp.LSMR(rtol=TIGHT), _TALL, full_matrix, "rectangular", 100, True),
+    Case("gmres", lp.GMRES(rtol=TIGHT), _SQUARE, general, loose=10),
+    Case("gmres-function", lp.GMRES(rtol=TIGHT), _FUNCTION, function, loose=10),
+    Case("gmres-pytree", lp.GMRES(rtol=TIGHT), _BLOCKS, blocks, loose=10),
+    Case("bicgstab", lp.BiCGStab(rtol=TIGHT), _SQUARE, general, loose=10),
+    Case("lsmr-tall", lp.LSMR(rtol=TIGHT), _TALL, full_matrix, "rectangular", 100),
     Case("normal-cholesky", lp.Normal(lp.Cholesky()), _SQUARE, general, loose=100),
-    Case("normal-cg", _normal_cg(rtol=TIGHT), _SQUARE, general, loose=100, costly=True),
+    Case("normal-cg", _normal_cg(rtol=TIGHT), _SQUARE, general, loose=100),
     Case("auto-true", lp.AutoLinearSolver(well_posed=True), _SQUARE, definite),
     Case("auto-none", lp.AutoLinearSolver(well_posed=None), _TALL, full_matrix, "rectangular"),
     Case("auto-false", lp.AutoLinearSolver(well_posed=False), _FACTORS, product, "deficient", 10),
@@ -235,12 +233,17 @@ CASES = [
 BY_ID = {case.id: case for case in CASES}
 
 
-def over(cases=CASES, dtypes=DTYPES):
-    """`@pytest.mark.parametrize` of cases (or their names) and dtypes."""
+#: These run in both dtypes; the others in one by default, and in the other if slow tests are run.
+CORE = ("lu", "lu-function", "qr-tall", "svd-deficient", "cholesky-psd", "superlu")
+
+
+def over(cases=tuple(BY_ID), dtypes=DTYPES, first=0):
+    """`@pytest.mark.parametrize` of cases and dtypes; `first` says which dtype comes first."""
     values = []
-    for i, case in enumerate(BY_ID[case] if isinstance(case, str) else case for case in cases):
+    for i, case in enumerate(BY_ID[case] for case in cases):
         for dtype in dtypes:
-            spared = case.costly and len(dtypes) > 1 and dtype != dtypes[i % 2]
+            second = len(dtypes) > 1 and dtype != dtypes[(i + first) % 2]
+            spared = second and case.id not in CORE
             marks = [pytest.mark.slow] if spared else []
             values.append(pytest.param(case, dtype, id=f"{case.id}-{dtype.name}", marks=marks))
     return pytest.mark.parametrize(("case", "dtype"), values)

@@ -13,6 +13,8 @@ TOL = 1e-9 if X64 else 1e-3
 QUICK = ["lu", "lu-pytree", "lu-function", "lu-jacobian", "qr-tall", "qr-wide", "svd-deficient"]
 MORE = ["cholesky-nsd", "triangular-lower", "tridiagonal", "diagonal-zero", "cg", "auto-true"]
 HOST = ["superlu"]
+SLOW = lambda id: pytest.param(id, marks=pytest.mark.slow)
+THIRD = ["lu", "superlu", SLOW("cholesky-psd"), SLOW("lu-function"), SLOW("diagonal-zero")]
 
 
 def _loss(f):
@@ -52,7 +54,7 @@ def test_hessian_vector_product_of_complex_systems(case, dtype):
         assert_close(ours, reference, case.tol(2))
 
 
-@over(["lu", "cholesky-psd", "qr-tall", "superlu"], (REAL,))
+@over(["lu", "superlu"], (REAL,))
 def test_hessians_by_every_pair_of_modes(case, dtype):
     """Row B-06: `hessian`, `jacrev(jacrev)`, `jacfwd(jacfwd)` and `jacrev(jacfwd)` agree."""
     params, b = case.params(dtype), case.vector(dtype)
@@ -82,7 +84,7 @@ def test_gradient_of_gradient_of_an_iteration_B_06(case, dtype):
 
 
 @pytest.mark.skipif(not X64, reason="finite differences of third order need float64")
-@pytest.mark.parametrize("id", ["lu", "cholesky-psd", "lu-function", "diagonal-zero", "superlu"])
+@pytest.mark.parametrize("id", THIRD)
 def test_third_order_against_finite_differences_S0_31(id):
     """Rows S0-31, S1-24: forward and reverse in every order, without any reference rule."""
     case = BY_ID[id]
@@ -92,7 +94,7 @@ def test_third_order_against_finite_differences_S0_31(id):
 
 
 @pytest.mark.skipif(not X64, reason="finite differences of second order need float64")
-@pytest.mark.parametrize("id", ["qr-tall", "svd-deficient"])
+@pytest.mark.parametrize("id", ["qr-tall", SLOW("svd-deficient")])
 def test_second_order_against_finite_differences_S1_24(id):
     case = BY_ID[id]
     args = case.params(REAL), case.vector(REAL)

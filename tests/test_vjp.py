@@ -13,7 +13,7 @@ from linsolve_prim.testing import random_like
 TOL = 1e-10 if X64 else 1e-4
 
 
-@over()
+@over(first=1)
 def test_cotangents_of_operator_and_vector_S0_02(case, dtype):
     """Rows S0-02, S0-31 and S1-02; B-01 and S2-24 for the nonsymmetric function and host solver."""
     params, b = case.params(dtype), case.vector(dtype)
@@ -28,7 +28,7 @@ def test_cotangents_of_operator_and_vector_S0_02(case, dtype):
     assert_close(ours, reference, case.tol(1))
 
 
-@over(["lu", "qr-tall", "cholesky-psd", "lu-function", "cg", "superlu"])
+@over(["lu", "svd-deficient", "superlu"], (REAL,))
 def test_eager_gradients_equal_compiled_ones(case, dtype):
     args = case.params(dtype), case.vector(dtype)
     loss = lambda *args: jnp.sum(jnp.abs(case.solve(*args)) ** 2)

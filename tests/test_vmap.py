@@ -20,7 +20,7 @@ def _stacked(make, axis=0):
     return jax.tree.map(lambda *leaves: jnp.stack(leaves, axis), *lanes)
 
 
-@over()
+@over(first=1)
 def test_batch_of_both_S0_50(case, dtype):
     """Against dense linear algebra, lane by lane."""
     params = _stacked(lambda i: case.params(dtype, i))
@@ -55,7 +55,7 @@ def test_batch_of_one_S2_22(case, dtype):
     assert_close(ours, reference, case.tol())
 
 
-@over(["lu", "qr-tall", "svd-deficient", "lu-function", "cholesky-psd", "superlu"], (COMPLEX,))
+@over(["lu", "svd-deficient", "lu-function", "superlu"], (COMPLEX,))
 @pytest.mark.parametrize("batched", ["operator", "vector", "both"])
 def test_gradients_of_batches_S2_22(case, dtype, batched):
     """vmap of grad, and grad of vmap, whose cotangents of what is shared are sums."""

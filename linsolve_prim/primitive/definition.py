@@ -14,7 +14,7 @@ from jax.extend.core import Primitive
 
 from .._varying import vary_together
 from ..results import Solution
-from .call import SolveCall
+from .call import FORWARD, SolveCall
 from .failure import Failure, Inputs, raise_if_failed, raise_inside
 from .run import Program, trace, unwrap_stats
 
@@ -70,14 +70,24 @@ def _abstract_eval(*avals: Any, call: SolveCall, program: Program) -> list[Any]:
     return [aval.update(weak_type=False, manual_axis_type=varying) for aval in program.out_avals()]
 
 
+def _inputs(call: SolveCall, operands: Sequence[Any]) -> Inputs:
+    """What a failed solve looks at, to tell whether it was given NaN or infinity.
+
+    For derivatives that is the vector alone: the solution could not have been finite without a finite
+    operator. (And the transposed operator would have to be written to memory for it.)
+    """
+    count, num_vector = len(operands), call.vector.num_arrays
+    which = list(range(count - num_vector, count))
+    if call.kind == FORWARD:
+        which += range(call.operator.num_arrays)
+    batched = [[level.batched[k] for level in call.levels] for k in which]
+    return Inputs([operands[k] for k in which], batched)
+
+
 def lowered(*operands: Any, call: SolveCall, program: Program) -> list[Any]:
     """The compiled program of a solve; with `throw`, it ends in a conditional that raises."""
     value, result, stats, verdict = program(*operands)
     if call.throw:
-        op_arrays, _, vec_arrays = call.groups(operands)
-        i, j = len(op_arrays), len(operands) - len(vec_arrays)
-        which = (*range(i), *range(j, len(operands)))
-        batched = [[level.batched[k] for level in call.levels] for k in which]
-        inputs = Inputs([*op_arrays, *vec_arrays], batched)
+        inputs = _inputs(call, operands)
         value = raise_inside(value, verdict, inputs, _describe(call, operands))
     return jax.tree.leaves((value, result, stats))

@@ -5,12 +5,14 @@ from __future__ import annotations
 import functools
 from typing import Any, TypeAlias
 
+import jax
 import jax.numpy as jnp
 from jax.lax import linalg as lax_linalg
 from jaxtyping import Array, PyTree
 
 from .._static import Static
 from .._types import Options
+from .._varying import vary_like, varying_axes
 from ..operators import AbstractLinearOperator
 from ..results import RESULTS
 from .base import AbstractLinearSolver
@@ -27,21 +29,50 @@ from .structures import (
 _LUState: TypeAlias = tuple[tuple[Array, Array], Array, PackedStructures, Static]
 
 
-def _singular(lu: Array) -> Array:
-    """Whether a pivot cannot be told from zero.
+def _pivots(lu: Array) -> Array:
+    n = lu.shape[-1]
+    return jnp.abs(lu.reshape(*lu.shape[:-2], n * n)[..., :: n + 1])
+
+
+def _has_negligible_pivot(lu: Array) -> Array:
+    """Whether a pivot cannot be told from zero, for factors `(..., n, n)`.
 
     The computed factors are those of a matrix within γₙ|L||U| of A, entry by entry (Higham 2002,
-    Accuracy and Stability of Numerical Algorithms, theorem 9.3): a pivot of that size or below may as
-    well be zero. The test is blind to any scaling of rows or columns. NaNs are singular.
+    Accuracy and Stability of Numerical Algorithms, theorem 9.3): a pivot of that size or below may
+    as well be zero. The test is blind to any scaling of rows or columns. NaNs are negligible.
     """
-    n = lu.shape[0]
-    if n == 0:
-        return jnp.array(False)
-    size = jnp.abs(lu)
-    pivots = size.reshape(-1)[:: n + 1]
+    size, pivots = jnp.abs(lu), _pivots(lu)
     # Σ_k |l_jk||u_kj|, the diagonal of |L||U|; summed along columns, as LAPACK lays them out
-    bound = pivots + jnp.sum(jnp.triu(size * size.T, 1), axis=0)
-    return ~(jnp.min(pivots - pivot_threshold(n, lu.dtype) * bound) > 0)
+    off_diagonal = jnp.triu(size * jnp.swapaxes(size, -1, -2), 1)
+    bound = pivots + jnp.sum(off_diagonal, axis=-2)
+    margin = pivots - pivot_threshold(lu.shape[-1], lu.dtype) * bound
+    return ~(jnp.min(margin, axis=-1) > 0)
+
+
+@jax.custom_batching.custom_vmap
+def _singular(lu: Array) -> Array:
+    """`_has_negligible_pivot`, which is only asked if the pivots differ in size by 1/√ε.
+
+    (It reads all factors, which costs as much as the substitution. Of a batch, one such matrix is
+    enough to ask: hence the rule of its own for `vmap`, which would otherwise always ask.)
+    """
+    if lu.shape[-1] == 0:
+        return jnp.zeros(lu.shape[:-2], bool)
+    pivots = _pivots(lu)
+    gap = float(jnp.finfo(lu.dtype).eps) ** 0.5
+    healthy = jnp.min(jnp.min(pivots, axis=-1) - gap * jnp.max(pivots, axis=-1)) > 0
+    axes = varying_axes(lu)
+    return jax.lax.cond(
+        healthy,
+        lambda: vary_like(jnp.zeros(lu.shape[:-2], bool), axes),
+        lambda: _has_negligible_pivot(lu),
+    )
+
+
+@_singular.def_vmap
+def _singular_batch(axis_size: int, in_batched: list[bool], lu: Array) -> tuple[Array, bool]:
+    del axis_size, in_batched
+    return _singular(lu), True
 
 
 class LU(AbstractLinearSolver[_LUState]):
@@ -55,7 +86,7 @@ class LU(AbstractLinearSolver[_LUState]):
         del options
         require_square(operator, "LU")
         lu, _, permutation = lax_linalg.lu(operator.as_matrix())
-        singular = _singular(lu)
+        singular = _singular(jax.lax.stop_gradient(lu))  # `custom_vmap` has no derivative
         return (lu, permutation), singular, pack_structures(operator), Static(False)
 
     def compute(
