@@ -237,13 +237,13 @@ BY_ID = {case.id: case for case in CASES}
 CORE = ("lu", "lu-function", "qr-tall", "svd-deficient", "cholesky-psd", "superlu")
 
 
-def over(cases=tuple(BY_ID), dtypes=DTYPES, first=0):
+def over(cases=tuple(BY_ID), dtypes=DTYPES, first=0, both=CORE):
     """`@pytest.mark.parametrize` of cases and dtypes; `first` says which dtype comes first."""
     values = []
     for i, case in enumerate(BY_ID[case] for case in cases):
         for dtype in dtypes:
             second = len(dtypes) > 1 and dtype != dtypes[(i + first) % 2]
-            spared = second and case.id not in CORE
+            spared = second and case.id not in both
             marks = [pytest.mark.slow] if spared else []
             values.append(pytest.param(case, dtype, id=f"{case.id}-{dtype.name}", marks=marks))
     return pytest.mark.parametrize(("case", "dtype"), values)

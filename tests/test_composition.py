@@ -89,9 +89,11 @@ def test_fori_and_while_loops(case, dtype):
     body = lambda f: lambda _, x: f(params, x) + b
     fixed = [lax.fori_loop(0, 3, body(f), b) for f in _both(case)]
     assert_close(*fixed, case.tol(1))
-    forward = lambda f: lambda b: lax.while_loop(
-        lambda c: c[0] < 3, lambda c: (c[0] + 1, f(params, c[1])), (0, b)
-    )[1]
+    forward = lambda f: (
+        lambda b: lax.while_loop(lambda c: c[0] < 3, lambda c: (c[0] + 1, f(params, c[1])), (0, b))[
+            1
+        ]
+    )
     tangents = [jax.jvp(forward(f), (b,), (b,))[1] for f in _both(case)]
     assert_close(*tangents, case.tol(1))
 
@@ -121,9 +123,7 @@ def test_linear_transpose_S2_02(case, dtype):
     """A solve is linear in b, and only there; its transpose solves with Aᵀ."""
     params, b = _args(case, dtype)
     x = case.solve(params, b)
-    ours, reference = (
-        jax.linear_transpose(lambda v: f(params, v), b)(x)[0] for f in _both(case)
-    )
+    ours, reference = (jax.linear_transpose(lambda v: f(params, v), b)(x)[0] for f in _both(case))
     assert_close(ours, reference, case.tol(1))
     twice = jax.linear_transpose(
         lambda ct: jax.linear_transpose(lambda v: case.solve(params, v), b)(ct)[0], x

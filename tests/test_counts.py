@@ -57,12 +57,16 @@ def _functions(case):
         "hvp": lambda p, v: jax.jvp(jax.grad(loss), (p, v), (p, v))[1],
         "vmap": jax.vmap(solve, in_axes=(None, 0)),
         "vmap-grad": jax.vmap(jax.grad(loss, argnums=(0, 1)), in_axes=(None, 0)),
-        "grad-vmap": jax.grad(lambda p, v: jnp.sum(jax.vmap(loss, (None, 0))(p, v)), argnums=(0, 1)),
+        "grad-vmap": jax.grad(
+            lambda p, v: jnp.sum(jax.vmap(loss, (None, 0))(p, v)), argnums=(0, 1)
+        ),
     }
 
 
 @pytest.mark.parametrize("name", list(_functions(LU)))
-@pytest.mark.parametrize(("case", "routine"), [(LU, "getrf"), (CHOLESKY, "potrf")], ids=["lu", "chol"])
+@pytest.mark.parametrize(
+    ("case", "routine"), [(LU, "getrf"), (CHOLESKY, "potrf")], ids=["lu", "chol"]
+)
 def test_one_factorization_S1_20(case, routine, name):
     """Rows S1-20 and S2-13: whatever is asked for, the matrix is factorized once; no callback."""
     b = case.vector(REAL)

@@ -12,7 +12,7 @@ TOL = 1e-10 if X64 else 1e-4
 DIRECT = ["lu", "svd-deficient", "cholesky-psd", "triangular-unit", "diagonal-zero"]
 
 
-@over()
+@over(both=())
 def test_compiled_equals_eager_equals_dense_S0_29(case, dtype):
     """Operator and right-hand side are both traced."""
     params, b = case.params(dtype, 3), case.vector(dtype, 4)

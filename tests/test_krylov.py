@@ -500,7 +500,8 @@ def test_tolerances(solver):
     """S0-42: the larger of the two, and the reason says which it was; both may be traced."""
     a, b = matrix(20, REAL, isinstance(solver, CG)), vector(20, REAL)
     size = np.linalg.norm(b)
-    make = lambda rtol, atol: type(solver)(rtol=jnp.asarray(rtol), atol=jnp.asarray(atol))
+    tolerance = lambda t: jnp.asarray(t, REAL)
+    make = lambda rtol, atol: type(solver)(rtol=tolerance(rtol), atol=tolerance(atol))
     x, result, loose = run(make(0.0, 1e-2 * size), a, b)
     assert succeeded(result)
     assert loose["reason"] == REASONS.atol

@@ -85,8 +85,13 @@ def _system(seed, n, dtype, definite):
 def _true_residual(matrix, x, b):
     """In twice the precision where NumPy has it."""
     wide = np.clongdouble if np.iscomplexobj(matrix) else np.longdouble
-    return float(np.linalg.norm((b.astype(wide) - matrix.astype(wide) @ x.astype(wide)).astype(
-        np.complex128 if np.iscomplexobj(matrix) else np.float64)))
+    return float(
+        np.linalg.norm(
+            (b.astype(wide) - matrix.astype(wide) @ x.astype(wide)).astype(
+                np.complex128 if np.iscomplexobj(matrix) else np.float64
+            )
+        )
+    )
 
 
 @pytest.mark.parametrize("name", ALL)
@@ -97,7 +102,7 @@ def test_solutions_equal_those_of_lapack(name, seed, n, dtype):
     matrix, b, _ = _system(seed, n, dtype, name in ("cholesky", "cg"))
     x, ok, _, r_norm = _compiled(name)(*_padded(matrix, b))
     condition = np.linalg.cond(matrix)
-    limit = EPS ** -0.25 if name in ("normal", "lsmr", "bicgstab") else EPS ** -0.5
+    limit = EPS**-0.25 if name in ("normal", "lsmr", "bicgstab") else EPS**-0.5
     assert ok or condition > limit
     if not ok:
         return

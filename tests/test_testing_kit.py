@@ -28,8 +28,18 @@ def test_real_operators_keep_the_laws(case, dtype):
     testing.check_operator(lp.conj(operator))
 
 
-QUICK = ["lu", "qr-tall", "svd-wide", "cholesky-psd", "triangular-lower", "tridiagonal", "superlu"]
-COSTLY = ["cg", "diagonal", "normal-cholesky", "gmres-pytree", "bicgstab", "lsmr-tall", "normal-cg"]
+QUICK = ["lu", "qr-tall", "cholesky-psd", "triangular-lower", "superlu"]
+COSTLY = [
+    "svd-wide",
+    "tridiagonal",
+    "cg",
+    "diagonal",
+    "normal-cholesky",
+    "gmres-pytree",
+    "bicgstab",
+    "lsmr-tall",
+    "normal-cg",
+]
 
 
 def _check(case, dtype):
@@ -171,7 +181,7 @@ class _Broken(lp.AbstractLinearSolver):
         if self.fault == "inexact":
             return x * 1.1, result, stats
         if self.fault == "affine":
-            return x + jnp.asarray(1e-6 if X64 else 2e-3, x.dtype), result, stats
+            return x + jnp.asarray(3e-7 if X64 else 7e-4, x.dtype), result, stats
         if self.fault == "pessimist":
             return x, lp.RESULTS.singular, stats
         return x, result, stats
@@ -180,7 +190,7 @@ class _Broken(lp.AbstractLinearSolver):
         if self.fault == "transpose":
             return state, options
         state, options = lp.LU().transpose(state, options)
-        return (lp.LU().conj(state, options) if self.fault == "adjoint" else (state, options))
+        return lp.LU().conj(state, options) if self.fault == "adjoint" else (state, options)
 
     def conj(self, state, options):
         if self.fault == "conj":

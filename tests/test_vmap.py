@@ -20,7 +20,7 @@ def _stacked(make, axis=0):
     return jax.tree.map(lambda *leaves: jnp.stack(leaves, axis), *lanes)
 
 
-@over(first=1)
+@over(first=1, both=())
 def test_batch_of_both_S0_50(case, dtype):
     """Against dense linear algebra, lane by lane."""
     params = _stacked(lambda i: case.params(dtype, i))

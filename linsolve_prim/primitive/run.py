@@ -16,6 +16,7 @@ from jax.extend.core import jaxpr_as_fun
 
 from .._static import Static
 from .._types import structure_equal, structure_str
+from .._varying import vary_like, varying_axes
 from ..errors import StructureError
 from .call import SolveCall
 from .judge import Verdict, judge
@@ -45,7 +46,9 @@ def _run_one(call: SolveCall, *operands: Any) -> tuple[Any, Any, dict[str, Any],
             f"{structure_str(problem.operator.in_structure())}. The solution must have the latter."
         )
     result, stats, verdict = judge(problem, value, result, dict(stats))
-    return value, result, jax.tree.map(_stat, stats), verdict
+    # a statistic that is a constant has no mesh, but the primitive's results vary as its operands do
+    stats = vary_like(jax.tree.map(_stat, stats), varying_axes(operands))
+    return value, result, stats, verdict
 
 
 def _run(call: SolveCall, *operands: Any) -> tuple[Any, Any, dict[str, Any], Verdict]:
