@@ -29,7 +29,7 @@ def _two_norm_jvp(primals, tangents):
     norm = _two_norm(x)
     flat = (norm == 0) | jnp.isinf(norm)
     safe = jnp.where(flat, 1, norm)
-    direction = jax.tree.map(lambda a: a / safe.astype(a.real.dtype), x)
+    direction = jax.tree.map(lambda a: a / safe.astype(a.dtype), x)
     return norm, jnp.where(flat, 0, tree_dot(direction, dx).real)
 
 
@@ -62,12 +62,13 @@ def max_norm(x: PyTree[Array]) -> Array:
     maxima = [jnp.max(jnp.abs(leaf)) for leaf in jax.tree.leaves(x) if leaf.size > 0]
     if not maxima:
         return jnp.zeros((), tree_real_dtype(x))
-    return _zero_gradient_at_zero(functools.reduce(jnp.maximum, maxima))
+    with jax.numpy_dtype_promotion("standard"):  # leaves may differ in precision
+        return _zero_gradient_at_zero(functools.reduce(jnp.maximum, maxima))
 
 
 def scaled_two_norm(x: PyTree[Array]) -> Array:
     """√Σ |xᵢ|², without overflow or underflow of the squares; NaN or inf where an entry is."""
     scale = max_norm(x)
     safe = jnp.where((scale > 0) & jnp.isfinite(scale), scale, 1)
-    norm = safe * two_norm(jax.tree.map(lambda a: a / safe.astype(a.real.dtype), x))
+    norm = safe * two_norm(jax.tree.map(lambda a: a / safe.astype(a.dtype), x))
     return jnp.where(tree_all_finite(x), norm, jnp.nan)

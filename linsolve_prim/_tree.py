@@ -12,6 +12,11 @@ from ._types import Structure, complex_to_real_dtype, default_floating_dtype
 HIGHEST = jax.lax.Precision.HIGHEST
 
 
+def _dot(a: ArrayLike, b: ArrayLike) -> Array:
+    with jax.numpy_dtype_promotion("standard"):
+        return jnp.dot(jnp.ravel(jnp.conj(a)), jnp.ravel(b), precision=HIGHEST)
+
+
 def tree_dot(x: PyTree[ArrayLike], y: PyTree[ArrayLike]) -> Array:
     """⟨x, y⟩ = Σ conj(xᵢ) yᵢ over two pytrees of the same structure."""
     x_leaves, x_def = jax.tree.flatten(x)
@@ -20,11 +25,9 @@ def tree_dot(x: PyTree[ArrayLike], y: PyTree[ArrayLike]) -> Array:
         raise ValueError(f"tree_dot: both trees must have one structure; got {x_def} and {y_def}")
     if not x_leaves:
         return jnp.zeros((), default_floating_dtype())
-    dots = [
-        jnp.dot(jnp.ravel(jnp.conj(a)), jnp.ravel(b), precision=HIGHEST)
-        for a, b in zip(x_leaves, y_leaves)
-    ]
-    return functools.reduce(jnp.add, dots)
+    dots = [_dot(a, b) for a, b in zip(x_leaves, y_leaves)]
+    with jax.numpy_dtype_promotion("standard"):  # leaves may differ in precision
+        return functools.reduce(jnp.add, dots)
 
 
 def tree_add(x: PyTree, y: PyTree) -> PyTree:

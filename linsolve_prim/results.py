@@ -59,7 +59,10 @@ class REASONS(eqx.Enumeration):
     atol: Any = "‖b − Ax‖ ≤ atol."
     direct: Any = "A direct method: solved in one go, and the true residual agrees."
     least_squares: Any = "The normal equations hold: ‖Aᴴ(b − Ax)‖ is small against ‖A‖·‖b − Ax‖."
-    steps: Any = "No tolerance was set (rtol = atol = 0): all steps that were asked for are done."
+    steps: Any = (
+        "No tolerance was set (rtol = atol = 0), and all steps that were asked for, or all that could "
+        "still improve the residual, are done."
+    )
     zero_rhs: Any = "The right-hand side is zero, so x = 0."
     failed: Any = "The solve failed; see `solution.result`."
 
