@@ -17,8 +17,8 @@ if os.environ.get("LINSOLVE_PRIM_TYPECHECK", "1") == "1":
         [f"linsolve_prim.{part}" for part in CHECKED], "beartype.beartype"
     ).__enter__()
 
-import jax  # noqa: E402
-import pytest  # noqa: E402
+import jax
+import pytest
 
 X64 = os.environ["JAX_ENABLE_X64"] not in ("0", "false", "False")
 
