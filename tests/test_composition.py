@@ -123,7 +123,9 @@ def test_linear_transpose_S2_02(case, dtype):
     """A solve is linear in b, and only there; its transpose solves with Aᵀ."""
     params, b = _args(case, dtype)
     x = case.solve(params, b)
-    ours, reference = (jax.linear_transpose(lambda v: f(params, v), b)(x)[0] for f in _both(case))
+    ours, reference = (
+        jax.linear_transpose(lambda v, f=f: f(params, v), b)(x)[0] for f in _both(case)
+    )
     assert_close(ours, reference, case.tol(1))
     twice = jax.linear_transpose(
         lambda ct: jax.linear_transpose(lambda v: case.solve(params, v), b)(ct)[0], x

@@ -210,7 +210,8 @@ def test_fresh_functions_compile_once_S0_52():
     """300 lambdas, all equal but for what they capture: one program, whatever the numbers."""
     b = jnp.arange(1.0, 4, dtype=REAL)
     scale = lambda i: jnp.asarray(float(i + 1), REAL)
-    lp.solve(lambda x, s=scale(0): s * x, b)
+    s = scale(0)
+    lp.solve(lambda x, s=s: s * x, b)
     before = _compilations()
     for i in range(300):
         s = scale(i)

@@ -37,8 +37,8 @@ def test_tangents_in_one_argument(case, dtype):
     def both(params, b):
         out = []
         for f in (case.solve, case.reference):
-            of_operator = jax.jvp(lambda p: f(p, b), (params,), (dparams,))[1]
-            of_vector = jax.jvp(lambda v: f(params, v), (b,), (db,))[1]
+            of_operator = jax.jvp(lambda p, f=f: f(p, b), (params,), (dparams,))[1]
+            of_vector = jax.jvp(lambda v, f=f: f(params, v), (b,), (db,))[1]
             out.append((of_operator, of_vector))
         return out
 

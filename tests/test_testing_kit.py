@@ -181,7 +181,7 @@ class _Broken(lp.AbstractLinearSolver):
         if self.fault == "inexact":
             return x * 1.1, result, stats
         if self.fault == "affine":
-            return x + jnp.asarray(3e-7 if X64 else 7e-4, x.dtype), result, stats
+            return x + jnp.asarray(3e-7 if X64 else 2e-4, x.dtype), result, stats
         if self.fault == "pessimist":
             return x, lp.RESULTS.singular, stats
         return x, result, stats
@@ -225,7 +225,8 @@ def test_broken_solvers_are_named_S2_24(fault, dtype, law):
 
 def test_a_solver_that_is_not_linear_is_named():
     with pytest.raises(AssertionError, match="linearity: "):
-        testing.check_solver(_Broken("affine"), lp.MatrixLinearOperator(_matrix()))
+        rtol = 1e-9 if X64 else 1e-5
+        testing.check_solver(_Broken("affine"), lp.MatrixLinearOperator(_matrix()), rtol=rtol)
 
 
 class _WrongTurn(SuperLU):
