@@ -47,12 +47,14 @@ def test_float32_stays_float32_without_x64():
 
 
 def test_import_is_quick():
-    """The package adds well under a second to importing jax and equinox (best of three)."""
+    """The package adds less to importing jax and equinox than these take (best of three)."""
     code = (
-        "import jax, jax.numpy, jax.scipy, equinox, time\n"
-        "t = time.perf_counter(); import linsolve_prim; print(time.perf_counter() - t)"
+        "import time; start = time.perf_counter()\n"
+        "import jax, jax.numpy, jax.scipy, equinox\n"
+        "middle = time.perf_counter(); import linsolve_prim\n"
+        "print((time.perf_counter() - middle) / (middle - start))"
     )
-    assert min(float(_python(code)) for _ in range(3)) < 0.8
+    assert min(float(_python(code)) for _ in range(3)) < 1.0
 
 
 def test_dependencies_are_those_of_the_card():
