@@ -28,9 +28,9 @@ def test_there_are_two_commands():
 
 
 def test_the_external_solver_is_short():
-    """Fifteen lines between the class line and the last return."""
+    """About fifteen lines (blank ones not counted) from the class line to the last return."""
     text = README.read_text()
     body = text[
         text.index("class SpLU") : text.index("dA = jax.grad(lambda A: lp.solve(A, b, SpLU()")
     ]
-    assert len(body.strip().splitlines()) <= 17
+    assert len([line for line in body.splitlines() if line.strip()]) <= 16
