@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, PyTree
 
-from ._tree import tree_all_finite, tree_dot, tree_real_dtype, tree_size
+from ._tree import tree_dot, tree_real_dtype, tree_size
 
 
 def sum_squares(x: PyTree[Array]) -> Array:
@@ -64,11 +64,3 @@ def max_norm(x: PyTree[Array]) -> Array:
         return jnp.zeros((), tree_real_dtype(x))
     with jax.numpy_dtype_promotion("standard"):  # leaves may differ in precision
         return _zero_gradient_at_zero(functools.reduce(jnp.maximum, maxima))
-
-
-def scaled_two_norm(x: PyTree[Array]) -> Array:
-    """√Σ |xᵢ|², without overflow or underflow of the squares; NaN or inf where an entry is."""
-    scale = max_norm(x)
-    safe = jnp.where((scale > 0) & jnp.isfinite(scale), scale, 1)
-    norm = safe * two_norm(jax.tree.map(lambda a: a / safe.astype(a.dtype), x))
-    return jnp.where(tree_all_finite(x), norm, jnp.nan)
