@@ -1,6 +1,7 @@
 """Settings of the test run: strict promotion, one BLAS thread, x64 on unless `JAX_ENABLE_X64=0`."""
 
 import os
+import pathlib
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
@@ -29,3 +30,12 @@ def _global_settings_stay(request):
     before = jax.config.jax_enable_x64, jax.config.jax_numpy_dtype_promotion
     yield
     assert (jax.config.jax_enable_x64, jax.config.jax_numpy_dtype_promotion) == before
+
+
+@pytest.fixture(autouse=True)
+def _few_programs():
+    """Forget compiled programs in time: each holds memory maps, and the kernel allows 65 530."""
+    yield
+    maps = pathlib.Path("/proc/self/maps")
+    if maps.exists() and maps.read_bytes().count(b"\n") > 40_000:
+        jax.clear_caches()

@@ -29,12 +29,64 @@ from .structures import (
 _LUState: TypeAlias = tuple[tuple[Array, Array], Array, PackedStructures, Static]
 
 
+_UNROLLED = 8  # swaps to one kernel
+
+
+@jax.custom_batching.custom_vmap
+def _permutation(swaps: Array, given: Array) -> Array:
+    """The permutation p with A[p] = LU, from LAPACK's swaps: step k exchanged rows k and swaps[k].
+
+    Followed backwards, for all rows at once: which row came to stand here? That is a chain of
+    selections, 8 swaps to a kernel, for batches and for large matrices. (`given` is what
+    `jax.lax.linalg.lu` says, one scatter for each swap: slower there, but faster for one small
+    matrix. [measured: benchmarks/dense.py])
+    """
+    n = swaps.shape[-1]
+    if swaps.ndim == 1 and n <= 32:
+        return given
+    rows = jnp.arange(n, dtype=swaps.dtype)
+    rows = vary_like(jnp.broadcast_to(rows, swaps.shape), varying_axes(swaps))
+
+    def undo(row: Array, step: Any, partner: Array) -> Array:
+        # (`jnp.where` would be a function of its own in the program, each time)
+        step = (
+            jax.lax.full_like(row, step)
+            if isinstance(step, int)
+            else jnp.broadcast_to(step, row.shape)
+        )
+        partner = jax.lax.broadcast_in_dim(partner, row.shape, tuple(range(row.ndim)))
+        moved = jax.lax.select(jax.lax.eq(row, partner), step, row)
+        return jax.lax.select(jax.lax.eq(row, step), partner, moved)
+
+    def undo_block(i: Array, row: Array) -> Array:
+        start = jnp.asarray(n - (i + 1) * _UNROLLED, row.dtype)
+        partners = jax.lax.dynamic_slice_in_dim(swaps, start, _UNROLLED, axis=-1)
+        for k in reversed(range(_UNROLLED)):
+            row = undo(row, start + k, jax.lax.slice_in_dim(partners, k, k + 1, axis=-1))
+        return row
+
+    blocks, rest = divmod(n, _UNROLLED)
+    if blocks:
+        rows = jax.lax.fori_loop(0, blocks, undo_block, rows)
+    for k in reversed(range(rest)):
+        rows = undo(rows, k, jax.lax.slice_in_dim(swaps, k, k + 1, axis=-1))
+    return rows
+
+
+@_permutation.def_vmap
+def _permutation_batch(
+    axis_size: int, in_batched: list[bool], swaps: Array, given: Array
+) -> tuple[Array, bool]:
+    del axis_size, in_batched  # the two come from one factorization
+    return _permutation(swaps, given), True
+
+
 def _pivots(lu: Array) -> Array:
     n = lu.shape[-1]
     return jnp.abs(lu.reshape(*lu.shape[:-2], n * n)[..., :: n + 1])
 
 
-def _has_negligible_pivot(lu: Array) -> Array:
+def _negligible_pivot(lu: Array) -> Array:
     """Whether a pivot cannot be told from zero, for factors `(..., n, n)`.
 
     The computed factors are those of a matrix within γₙ|L||U| of A, entry by entry (Higham 2002,
@@ -51,22 +103,24 @@ def _has_negligible_pivot(lu: Array) -> Array:
 
 @jax.custom_batching.custom_vmap
 def _singular(lu: Array) -> Array:
-    """`_has_negligible_pivot`, which is only asked if the pivots differ in size by 1/√ε.
+    """`_negligible_pivot`, which is only asked if any matrix has pivots that differ by 1/√ε.
 
-    (It reads all factors, which costs as much as the substitution. Of a batch, one such matrix is
-    enough to ask: hence the rule of its own for `vmap`, which would otherwise always ask.)
+    (It reads all factors, which costs as much as the substitution; but for one small matrix that is
+    less than a conditional. Of a batch one such matrix is enough to ask: hence the rule of its own
+    for `vmap`, which would otherwise take both branches.)
     """
-    if lu.shape[-1] == 0:
+    n = lu.shape[-1]
+    if n == 0:
         return jnp.zeros(lu.shape[:-2], bool)
+    if lu.ndim == 2 and n <= 32:
+        return _negligible_pivot(lu)
     pivots = _pivots(lu)
-    gap = float(jnp.finfo(lu.dtype).eps) ** 0.5
-    healthy = jnp.min(jnp.min(pivots, axis=-1) - gap * jnp.max(pivots, axis=-1)) > 0
-    axes = varying_axes(lu)
-    return jax.lax.cond(
-        healthy,
-        lambda: vary_like(jnp.zeros(lu.shape[:-2], bool), axes),
-        lambda: _has_negligible_pivot(lu),
-    )
+    zero = jnp.zeros((), pivots.dtype)
+    both = lambda x, y: (jnp.minimum(x[0], y[0]), jnp.maximum(x[1], y[1]))
+    least, most = jax.lax.reduce((pivots, pivots), (zero + jnp.inf, zero), both, (pivots.ndim - 1,))
+    healthy = jnp.all(least > float(jnp.finfo(lu.dtype).eps) ** 0.5 * most)
+    none = lambda: vary_like(jnp.zeros(lu.shape[:-2], bool), varying_axes(lu))
+    return jax.lax.cond(healthy, none, lambda: _negligible_pivot(lu))
 
 
 @_singular.def_vmap
@@ -85,7 +139,8 @@ class LU(AbstractLinearSolver[_LUState]):
     def init(self, operator: AbstractLinearOperator, options: Options) -> _LUState:
         del options
         require_square(operator, "LU")
-        lu, _, permutation = lax_linalg.lu(operator.as_matrix())
+        lu, swaps, permutation = lax_linalg.lu(operator.as_matrix())
+        permutation = _permutation(swaps, permutation)
         singular = _singular(jax.lax.stop_gradient(lu))  # `custom_vmap` has no derivative
         return (lu, permutation), singular, pack_structures(operator), Static(False)
 

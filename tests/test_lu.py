@@ -1,0 +1,59 @@
+"""`LU`'s own parts: permutations from swaps, and the test of pivots, single and in batches."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from conftest import X64
+
+import linsolve_prim as lp
+
+SIZES = [1, 2, 7, 8, 9, 32, 33, 41, 64, 100]
+TOL = 1e-8 if X64 else 2e-2
+
+
+def _system(n, batch=()):
+    rng = np.random.default_rng(n)
+    a = rng.normal(size=(*batch, n, n))
+    x = rng.normal(size=(*batch, n))
+    b = (a @ x[..., None])[..., 0]
+    return jnp.asarray(a, float), jnp.asarray(b, float), x
+
+
+def _solve(a, b):
+    return lp.linear_solve(lp.MatrixLinearOperator(a), b, lp.LU(), throw=False)
+
+
+@pytest.mark.parametrize("n", SIZES)
+def test_rows_are_permuted_as_lapack_did(n):
+    a, b, x = _system(n)
+    np.testing.assert_allclose(_solve(a, b).value, x, rtol=TOL, atol=TOL)
+    a, b, x = _system(n, (3,))
+    np.testing.assert_allclose(jax.jit(jax.vmap(_solve))(a, b).value, x, rtol=TOL, atol=TOL)
+    transposed = jax.vmap(lambda a, b: _solve(a.T, b).value)(a, b)
+    again = jax.vmap(lambda a, b: jax.linear_transpose(lambda v: _solve(a, v).value, b)(b)[0])(a, b)
+    np.testing.assert_allclose(again, transposed, rtol=TOL, atol=TOL)
+
+
+@pytest.mark.parametrize("n", [3, 40])
+def test_a_singular_matrix_is_told_and_a_badly_scaled_one_is_not(n):
+    """Also if b is in the range, so that the residual vanishes; each lane for itself."""
+    rng = np.random.default_rng(0)
+    whole = rng.normal(size=(n, n))
+    deficient = rng.normal(size=(n, n - 1)) @ rng.normal(size=(n - 1, n))
+    scale = 10.0 ** np.linspace(-12, 12, n)
+    lanes = jnp.asarray(np.stack([whole, deficient, scale[:, None] * whole * scale]), float)
+    b = jnp.asarray(np.stack([lanes[0].sum(1), lanes[1].sum(1), lanes[2].sum(1)]), float)
+    want = [True, False, True]
+    single = [bool(_solve(a, v).result == lp.RESULTS.successful) for a, v in zip(lanes, b)]
+    batched = jax.jit(jax.vmap(_solve))(lanes, b).result == lp.RESULTS.successful
+    assert single == want
+    assert batched.tolist() == want
+
+
+def test_a_transposed_matrix_multiplies_and_turns_back():
+    a, b, _ = _system(5)
+    operator = lp.MatrixLinearOperator(a)
+    np.testing.assert_allclose(operator.T.mv(b), a.T @ b, rtol=1e-5)
+    np.testing.assert_allclose(lp.conj(operator.T).mv(b), a.T @ b, rtol=1e-5)
+    assert jax.tree.structure(operator.T.T) == jax.tree.structure(operator)
