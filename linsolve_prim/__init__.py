@@ -207,6 +207,12 @@ from .solvers import (
 from .solvers import (
     Tridiagonal as Tridiagonal,
 )
+from .sparse import (
+    SparseLinearOperator as SparseLinearOperator,
+)
+from .sparse import (
+    SparsityPattern as SparsityPattern,
+)
 
 try:
     __version__ = _version("linsolve-prim")
