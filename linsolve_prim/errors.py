@@ -53,3 +53,7 @@ class SingularMatrixError(LinearSolveError):
 
 class NonFiniteInputError(LinearSolveError):
     """The operator or the right-hand side holds NaN or infinity."""
+
+
+class HostLibraryError(LinearSolveError):
+    """A host library raised an exception, or returned what is no solution."""

@@ -46,10 +46,22 @@ class RESULTS(eqx.Enumeration):
         "too badly conditioned for this solver and dtype, or the solver is wrong. (A custom solver "
         "that is approximate on purpose states its own bound by overriding `tolerance`.)"
     )
+    host_failure: Any = (
+        "The host library raised an exception, or returned what is no solution. What it said is in "
+        "`linsolve_prim.host.registry.last_error`."
+    )
 
+
+#: The names of the members of `RESULTS`; a member's position is the integer behind it.
+RESULT_NAMES = tuple(vars(RESULTS)["__annotations__"])
 
 #: The integer behind `RESULTS.successful`.
-SUCCESSFUL = int(jax.tree.leaves(RESULTS.successful)[0])
+SUCCESSFUL = RESULT_NAMES.index("successful")
+
+
+def result_of_code(code: Any) -> RESULTS:
+    """The member (or members) of `RESULTS` behind an integer array."""
+    return jax.tree.unflatten(jax.tree.structure(RESULTS.successful), [code])
 
 
 class REASONS(eqx.Enumeration):

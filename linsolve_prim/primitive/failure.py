@@ -17,6 +17,7 @@ import numpy as np
 from .._varying import vary_like, varying_axes
 from ..errors import (
     Diverged,
+    HostLibraryError,
     LinearSolveError,
     NonFiniteInputError,
     NotConverged,
@@ -34,6 +35,7 @@ _EXCEPTIONS: dict[str, type[LinearSolveError]] = {
     "diverged": Diverged,
     "singular": SingularMatrixError,
     "nonfinite_input": NonFiniteInputError,
+    "host_failure": HostLibraryError,
 }
 
 

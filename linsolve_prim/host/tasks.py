@@ -1,0 +1,242 @@
+"""What the two callbacks do on the host: factorize, and solve with factors. NumPy only; never raises.
+
+A `Task` is everything static about a factorization: the library (with its settings) and the pattern.
+With a handle it is the registry's key.
+"""
+
+from __future__ import annotations
+
+import concurrent.futures
+import contextlib
+import dataclasses
+import functools
+import os
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import scipy.sparse as sp
+
+from ..results import RESULT_NAMES, SUCCESSFUL
+from ..sparse.pattern import SparsityPattern
+from .handles import WORDS, handle_of
+from .registry import Failed, registry
+
+_CODES = {name: code for code, name in enumerate(RESULT_NAMES)}
+
+
+class Refused(Exception):
+    """Raised by a library's wrapper to end in a certain result: `Refused("singular", "why")`."""
+
+    def __init__(self, result: str, message: str):
+        super().__init__(message)
+        self.result = result
+
+
+class Solved:
+    """What a library may return from `solve` instead of the bare solution.
+
+    - `x`: `(k, n)`; - `result`: the name of a `RESULTS` member, for each right-hand side or for all;
+    - `steps`: iterations, likewise.
+    """
+
+    def __init__(self, x: np.ndarray, result: str | Sequence[str] = "successful", steps: Any = 0):
+        self.x, self.result, self.steps = x, result, steps
+
+
+@dataclasses.dataclass(frozen=True)
+class Task:
+    library: Any
+    pattern: SparsityPattern
+
+    @functools.cached_property
+    def _hash(self) -> int:
+        return hash((self.library, self.pattern))
+
+    def __hash__(self) -> int:
+        return self._hash
+
+    def __repr__(self) -> str:
+        return f"<{self.library!r} on {self.pattern!r}>"
+
+
+# ---- The callbacks -------------------------------------------------------------------------------
+
+
+def factorize(values: np.ndarray, *, task: Task) -> tuple[np.ndarray]:
+    """Handles `(B, 4)` of the matrices with values `(B, nnz)`; their factors are in the registry."""
+    registry.count("callbacks")
+    handles = np.empty((len(values), WORDS), np.uint32)
+
+    def one(i: int) -> None:
+        handles[i] = handle_of(values[i])
+        _factor(task, handles[i], values[i])
+
+    _for_each(one, len(values), task.library.releases_gil)
+    return (handles,)
+
+
+def solve(
+    values: np.ndarray, handles: np.ndarray, b: np.ndarray, *, task: Task, transpose: bool
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """`x (B, K, n)`, result codes `(B, K)` and steps `(B, K)`, for `b (B, K, n)`."""
+    registry.count("callbacks")
+    x = np.empty((*b.shape[:2], task.pattern.shape[0 if transpose else 1]), b.dtype)
+    codes, steps = np.empty(b.shape[:2], np.int32), np.zeros(b.shape[:2], np.int32)
+
+    def one(i: int) -> None:
+        factor = registry.peek((task, handles[i].tobytes()))
+        if factor is None:  # evicted, or another process made it: the values are the truth
+            factor = _factor(task, handle_of(values[i]), values[i])
+        x[i], codes[i], steps[i] = _solve_one(task, factor, values[i], b[i], transpose)
+
+    _for_each(one, len(values), task.library.releases_gil)
+    return x, codes, steps
+
+
+def _factor(task: Task, handle: np.ndarray, values: np.ndarray) -> Any:
+    library = task.library
+
+    def make() -> Any:
+        if not np.all(np.isfinite(values)):  # libraries call it singular, or return numbers
+            return Failed("nonfinite_input", "the matrix holds NaN or infinity")
+        # a copy: JAX's buffers do not outlive the callback, and some libraries keep what they are given
+        return _guarded(lambda: _make_factor(task, np.array(values)))
+
+    return registry.get((task, handle.tobytes()), make, library.nbytes)
+
+
+def _make_factor(task: Task, values: np.ndarray) -> Any:
+    library, pattern = task.library, task.pattern
+    if not library.separates_analysis():
+        return library.factorize(pattern, values)
+    make = lambda: _guarded(lambda: library.analyze(pattern))
+    size = lambda analysis: 16 * (pattern.nnz + pattern.shape[0])
+    analysis = registry.get(("analysis", task), make, size, "analyses")
+    if isinstance(analysis, Failed):
+        return analysis
+    return library.factorize_with(analysis, pattern, values)
+
+
+def _guarded(make: Callable[[], Any]) -> Any:
+    """The result of `make`, or why it failed."""
+    try:
+        out = make()
+    except Refused as error:
+        out = Failed(error.result, str(error))
+    except Exception as error:
+        text = f"{type(error).__name__}: {error}"
+        singular = (
+            "singular",
+            "not positive",
+            "definite",
+            "deficient",
+            "zero pivot",
+            "zero diagonal",
+        )
+        known = any(word in text.lower() for word in singular) or isinstance(error, ArithmeticError)
+        out = Failed("singular" if known else "host_failure", text)
+    return registry.failed(out) if isinstance(out, Failed) else out
+
+
+_Out = tuple[np.ndarray, np.ndarray, np.ndarray]  # x (K, n), codes (K,), steps (K,)
+
+
+def _solve_one(task: Task, factor: Any, values: np.ndarray, b: np.ndarray, transpose: bool) -> _Out:
+    """For one matrix and `b (K, n)`, whatever happened to its factorization."""
+    finite = np.isfinite(b).all(axis=1)
+    rhs = b if finite.all() else np.where(finite[:, None], b, 0)
+    x, codes, steps = _try(task, factor, rhs, transpose)
+    fallback = task.library.fallback()
+    if fallback is not None:
+        suspect = codes != SUCCESSFUL
+        if not suspect.all():
+            suspect |= ~_residual_is_small(task, values, x, rhs, transpose)
+        if suspect.any() and not _is_nonfinite(factor):
+            registry.count("fallbacks")
+            other = Task(fallback, task.pattern)
+            factor = _factor(other, handle_of(values), values)
+            found = _try(other, factor, rhs[suspect], transpose)
+            for mine, theirs in zip((x, codes, steps), found):
+                mine[suspect] = theirs
+    if not finite.all():
+        x[~finite], codes[~finite] = np.nan, _CODES["nonfinite_input"]
+    return x, codes, steps
+
+
+def _is_nonfinite(factor: Any) -> bool:
+    return isinstance(factor, Failed) and factor.result == "nonfinite_input"
+
+
+def _try(task: Task, factor: Any, b: np.ndarray, transpose: bool) -> _Out:
+    """What the library makes of it, as arrays of our own."""
+    out = factor
+    if not isinstance(factor, Failed):
+        out = _guarded(lambda: _call_library(task, factor, b, transpose))
+    if isinstance(out, Failed):
+        x = np.full((len(b), task.pattern.shape[0 if transpose else 1]), np.nan, b.dtype)
+        return x, np.full(len(b), _CODES[out.result], np.int32), np.zeros(len(b), np.int32)
+    return out
+
+
+def _call_library(task: Task, factor: Any, b: np.ndarray, transpose: bool) -> _Out:
+    library = task.library
+    out = library.solve(factor, b, transpose=transpose)
+    out = out if isinstance(out, Solved) else Solved(out)
+    x = np.asarray(out.x)
+    size = (len(b), task.pattern.shape[0 if transpose else 1])
+    if x.shape != size:
+        raise TypeError(f"{library!r}.solve returned shape {x.shape}, not {size}")
+    names = [out.result] * len(b) if isinstance(out.result, str) else out.result
+    codes = np.array([_CODES[name] for name in names], np.int32)
+    steps = np.broadcast_to(np.asarray(out.steps, np.int32), (len(b),))
+    with np.errstate(over="ignore", invalid="ignore"):  # infinity is a result like any other
+        x = np.array(x, b.dtype)
+    codes[~np.isfinite(x).all(axis=1) & (codes == SUCCESSFUL)] = _CODES["singular"]
+    return x, codes, np.array(steps)
+
+
+def _residual_is_small(
+    task: Task, values: np.ndarray, x: np.ndarray, b: np.ndarray, transpose: bool
+) -> np.ndarray:
+    """Whether ‖b − Ax‖ ≤ ε^½·‖b‖, for each right-hand side: a library that errs gets no further."""
+    pattern = task.pattern
+    matrix = sp.csr_matrix((values, pattern.indices, pattern.indptr), shape=pattern.shape)
+    with np.errstate(all="ignore"):
+        product = (matrix.T if transpose else matrix) @ x.T
+        residual = np.linalg.norm(b - product.T, axis=1)
+        return residual <= np.finfo(b.dtype).eps ** 0.5 * np.linalg.norm(b, axis=1)
+
+
+# ---- Threads -------------------------------------------------------------------------------------
+
+
+@functools.cache
+def _pool() -> concurrent.futures.ThreadPoolExecutor:
+    return concurrent.futures.ThreadPoolExecutor(os.cpu_count(), "linsolve_prim")
+
+
+@functools.cache
+def _blas() -> Any:
+    try:
+        import threadpoolctl
+    except ImportError:
+        return None
+    return threadpoolctl.ThreadpoolController()
+
+
+@contextlib.contextmanager
+def _one_blas_thread() -> Iterator[None]:
+    """BLAS kept to one thread while several matrices are worked on at once (with `threadpoolctl`)."""
+    controller = _blas()
+    with contextlib.nullcontext() if controller is None else controller.limit(limits=1):
+        yield
+
+
+def _for_each(fn: Callable[[int], None], count: int, parallel: bool) -> None:
+    if count == 1 or not parallel:
+        for i in range(count):
+            fn(i)
+        return
+    with _one_blas_thread():
+        list(_pool().map(fn, range(count)))

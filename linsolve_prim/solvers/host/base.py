@@ -1,0 +1,160 @@
+"""`AbstractHostSolver`: any library in two functions."""
+
+from __future__ import annotations
+
+import abc
+from typing import Any, ClassVar, NamedTuple, TypeAlias
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, PyTree
+
+from ..._static import Static
+from ..._types import Options
+from ...host import primitives
+from ...host.tasks import Task
+from ...operators import AbstractLinearOperator
+from ...results import RESULTS, result_of_code
+from ...sparse.pattern import SparsityPattern
+from ..base import AbstractLinearSolver
+from ..structures import (
+    PackedStructures,
+    pack_structures,
+    ravel_vector,
+    require_square,
+    transpose_packed_structures,
+    unravel_solution,
+)
+from .parts import sparse_parts
+
+
+class _Flags(NamedTuple):
+    task: Task
+    transposed: bool
+    conjugated: bool
+
+
+# values (nnz,), handle (4,) uint32
+_HostState: TypeAlias = tuple[Array, Array, PackedStructures, Static]
+
+
+class AbstractHostSolver(AbstractLinearSolver[_HostState]):
+    """A solver of a library on the host. Its factorizations live in `linsolve_prim.host.registry`.
+
+    A subclass writes NumPy and SciPy only (it runs inside of a callback, and must never touch JAX):
+
+    **Required**: `factorize(pattern, values)` and `solve(factor, b, transpose=)`.
+    **Wanted**: `nbytes(factor)`. **Optional**: `analyze(pattern)` with `factorize_with`, `specialize`.
+
+    There is one factorization for each distinct matrix, whatever the transformation: the registry
+    finds it again by the content of its values. A batch of matrices is one callback, and a batch of
+    right-hand sides one call of `solve`. An exception becomes a result code: `singular` if its
+    text speaks of that, else `host_failure`; to choose one, raise `lp.host.Refused(result, text)`.
+
+    Settings are fields of the class; they must be hashable, and are a part of the registry's key.
+
+    ```python
+    class MyLU(lp.AbstractHostSolver):
+        drop_tol: float = 0.0
+
+        def factorize(self, pattern, values):
+            matrix = sp.csr_matrix((values, pattern.indices, pattern.indptr), pattern.shape)
+            return spla.splu(matrix.tocsc())
+
+        def solve(self, factor, b, *, transpose):  # b: (k, n), one right-hand side to a row
+            return factor.solve(b.T, trans="T" if transpose else "N").T
+
+        def nbytes(self, factor):
+            return 16 * factor.nnz
+    ```
+    """
+
+    #: Whether the library lets other Python threads run while it works. Then the matrices of a batch
+    #: are worked on by several threads at once.
+    releases_gil: ClassVar[bool] = False
+    #: Whether operators that are not square are taken.
+    rectangular: ClassVar[bool] = False
+
+    # ---- For subclasses (on the host) ------------------------------------------------------------
+
+    @abc.abstractmethod
+    def factorize(self, pattern: SparsityPattern, values: np.ndarray) -> Any:
+        """The factor of the matrix with these `values` `(nnz,)`: an object of any kind.
+
+        The values are finite and the caller's to keep; CSR arrays are `values`, `pattern.indices` and
+        `pattern.indptr`.
+        """
+
+    @abc.abstractmethod
+    def solve(self, factor: Any, b: np.ndarray, *, transpose: bool) -> Any:
+        """Solutions `(k, columns)` for right-hand sides `b` `(k, rows)`, in C order, of A or of Aᵀ.
+
+        Instead of an array, a `lp.host.Solved(x, result, steps)` may say how it went.
+        `b` is finite and must not be written to.
+        """
+
+    def nbytes(self, factor: Any) -> int:
+        """About how many bytes the factor holds, for the registry's budget."""
+        return 1 << 20
+
+    def separates_analysis(self) -> bool:
+        """Whether there is a symbolic phase: `analyze`, used by `factorize_with`."""
+        return False
+
+    def analyze(self, pattern: SparsityPattern) -> Any:
+        """What depends on the pattern alone (ordering, elimination tree): made once for a pattern."""
+        raise NotImplementedError(f"{type(self).__name__} does not override `analyze(pattern)`.")
+
+    def factorize_with(self, analysis: Any, pattern: SparsityPattern, values: np.ndarray) -> Any:
+        """As `factorize`, with what `analyze` returned (which must not be changed)."""
+        return self.factorize(pattern, values)
+
+    def fallback(self) -> AbstractHostSolver | None:
+        """Whom to ask where this library refuses a matrix, or where its residual is bad."""
+        return None
+
+    # ---- For subclasses (when a program is traced) -----------------------------------------------
+
+    def specialize(self, operator: AbstractLinearOperator) -> AbstractHostSolver:
+        """This solver with the settings that fit an operator's promises; or raise a `ValueError`."""
+        return self
+
+    # ---- The contract of every solver ------------------------------------------------------------
+
+    def init(self, operator: AbstractLinearOperator, options: Options) -> _HostState:
+        del options
+        if not self.rectangular:
+            require_square(operator, type(self).__name__)
+        values, pattern = sparse_parts(operator)
+        task = Task(self.specialize(operator), pattern)
+        handle = primitives.factorize(values, task)
+        flags = _Flags(task, transposed=False, conjugated=False)
+        return values, handle, pack_structures(operator), Static(flags)
+
+    def compute(
+        self, state: _HostState, vector: PyTree[Array], options: Options
+    ) -> tuple[PyTree[Array], RESULTS, dict[str, Any]]:
+        del options
+        values, handle, structures, static = state
+        task, transposed, conjugated = static.value
+        b = ravel_vector(vector, structures)
+        b = jnp.conj(b) if conjugated else b  # conj(A)x = b is A conj(x) = conj(b)
+        x, code, steps = primitives.solve(values, handle, b[None], task, transposed)
+        x = jnp.conj(x[0]) if conjugated else x[0]
+        stats = {"num_steps": steps[0]}
+        return unravel_solution(x, structures), result_of_code(code[0]), stats
+
+    def transpose(self, state: _HostState, options: Options) -> tuple[_HostState, Options]:
+        values, handle, structures, static = state
+        flags = static.value._replace(transposed=not static.value.transposed)
+        return (values, handle, transpose_packed_structures(structures), Static(flags)), options
+
+    def conj(self, state: _HostState, options: Options) -> tuple[_HostState, Options]:
+        values, handle, structures, static = state
+        if not jnp.iscomplexobj(values):
+            return state, options
+        flags = static.value._replace(conjugated=not static.value.conjugated)
+        return (values, handle, structures, Static(flags)), options
+
+    def assume_full_rank(self) -> bool:
+        return True
