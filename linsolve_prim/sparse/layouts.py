@@ -1,26 +1,65 @@
-"""How a product with a sparse matrix is computed, chosen from its pattern."""
+"""How a product with a sparse matrix is computed, chosen from its pattern.
+
+| layout | for | file |
+|---|---|---|
+| DIA | few diagonals, well filled: stencils, bands | `layout_dia.py` |
+| sliced ELL | everything else | `layout_ell.py` |
+
+Both are functions of the values in the order of the pattern, so that nothing is packed ahead; in a
+loop XLA moves the packing out of it. Neither scatters entries: a sorted segment-sum over all of them
+is five times slower than SciPy's product [measured], and only what is left of long rows takes it.
+"""
 
 from __future__ import annotations
 
+from typing import Any
+
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
+from . import layout_dia, layout_ell
 from .pattern import SparsityPattern
+
+_MOST_DIAGONALS = 64
+#: As an ELL gather costs about as much as two entries of a diagonal. [benchmarks/sparse_products.py]
+_EMPTY_DIAGONALS = 2.0
+_UNROLLED = 8
+
+
+def is_dia(pattern: SparsityPattern) -> bool:
+    """Whether the diagonals are few, and full enough to be held as arrays."""
+    diagonals = len(pattern.diagonals())
+    stored = diagonals * min(pattern.shape)
+    return diagonals <= _MOST_DIAGONALS and stored <= _EMPTY_DIAGONALS * pattern.nnz
 
 
 def product(pattern: SparsityPattern, transpose: bool, values: Array, x: Array) -> Array:
-    """`(B, nnz)` and `(B, K, n)` to `(B, K, m)`."""
-    rows, columns = pattern.rows, pattern.indices
-    if transpose:
-        rows, columns = columns, rows
-    size = pattern.shape[1 if transpose else 0]
-    terms = values[:, None, :] * x[:, :, columns]
-    return jnp.zeros((*x.shape[:2], size), x.dtype).at[:, :, rows].add(terms)
+    """`(B, nnz)` and `(B, K, n)` to `(B, K, m)`; with `transpose`, `(B, K, m)` to `(B, K, n)`."""
+    if pattern.nnz == 0 or x.size == 0:
+        return jnp.zeros((*x.shape[:2], pattern.shape[1 if transpose else 0]), x.dtype)
+    if pattern.cached("is dia", lambda: is_dia(pattern)):
+        dia = pattern.cached("dia", lambda: layout_dia.make(pattern))
+        return layout_dia.product(dia, transpose, values, x)
+    ell = pattern.cached(("ell", transpose), lambda: layout_ell.make(pattern, transpose))
+    return layout_ell.product(ell, values, x)
 
 
 def outer(pattern: SparsityPattern, transpose: bool, left: Array, x: Array) -> Array:
-    """`(B, K, m)` and `(B, K, n)` to `(B, nnz)`."""
+    """`(B, K, m)` and `(B, K, n)` to `(B, nnz)`; with `transpose`, `(B, K, n)` and `(B, K, m)`."""
     rows, columns = pattern.rows, pattern.indices
     if transpose:
         rows, columns = columns, rows
-    return jnp.sum(left[:, :, rows] * x[:, :, columns], axis=1)
+    if pattern.nnz == 0:
+        return jnp.zeros((x.shape[0], 0), x.dtype)
+
+    def one(k: Any) -> Array:
+        at_rows = left[:, k].at[:, rows].get(mode="promise_in_bounds")
+        return at_rows * x[:, k].at[:, columns].get(mode="promise_in_bounds")
+
+    # One sum over an axis would write K·nnz products to memory first.
+    count = x.shape[1]
+    if count <= _UNROLLED:
+        return sum((one(k) for k in range(count)), jnp.zeros((x.shape[0], pattern.nnz), x.dtype))
+    start = jnp.zeros((x.shape[0], pattern.nnz), x.dtype)
+    return jax.lax.fori_loop(0, count, lambda k, total: total + one(k), start)
