@@ -9,6 +9,7 @@ solution = lp.linear_solve(lp.MatrixLinearOperator(A), b, lp.LU())
 from importlib.metadata import PackageNotFoundError as _NotFound
 from importlib.metadata import version as _version
 
+from . import host as host
 from . import internal as internal
 from . import testing as testing
 from .adjoint import ImplicitAdjoint as ImplicitAdjoint
@@ -20,6 +21,9 @@ from .errors import (
 )
 from .errors import (
     Diverged as Diverged,
+)
+from .errors import (
+    HostLibraryError as HostLibraryError,
 )
 from .errors import (
     LinearSolveError as LinearSolveError,
@@ -169,7 +173,13 @@ from .solvers import (
     CG as CG,
 )
 from .solvers import (
+    CHOLMOD as CHOLMOD,
+)
+from .solvers import (
     GMRES as GMRES,
+)
+from .solvers import (
+    KLU as KLU,
 )
 from .solvers import (
     LSMR as LSMR,
@@ -178,10 +188,19 @@ from .solvers import (
     LU as LU,
 )
 from .solvers import (
+    PARDISO as PARDISO,
+)
+from .solvers import (
     QR as QR,
 )
 from .solvers import (
     SVD as SVD,
+)
+from .solvers import (
+    UMFPACK as UMFPACK,
+)
+from .solvers import (
+    AbstractHostSolver as AbstractHostSolver,
 )
 from .solvers import (
     AbstractLinearSolver as AbstractLinearSolver,
@@ -196,10 +215,28 @@ from .solvers import (
     Diagonal as Diagonal,
 )
 from .solvers import (
+    HostSolver as HostSolver,
+)
+from .solvers import (
     Normal as Normal,
 )
 from .solvers import (
     NormalCG as NormalCG,
+)
+from .solvers import (
+    PyAMG as PyAMG,
+)
+from .solvers import (
+    RSLab as RSLab,
+)
+from .solvers import (
+    SciPyIterative as SciPyIterative,
+)
+from .solvers import (
+    SpSolveTriangular as SpSolveTriangular,
+)
+from .solvers import (
+    SuperLU as SuperLU,
 )
 from .solvers import (
     Triangular as Triangular,
@@ -212,6 +249,18 @@ from .sparse import (
 )
 from .sparse import (
     SparsityPattern as SparsityPattern,
+)
+from .sparse import (
+    block_diag as block_diag,
+)
+from .sparse import (
+    symmetrize as symmetrize,
+)
+from .sparse import (
+    tril as tril,
+)
+from .sparse import (
+    triu as triu,
 )
 
 try:

@@ -1,4 +1,8 @@
 """Sparse matrices: the pattern is static, the values are dynamic."""
 
+from .algebra import block_diag as block_diag
+from .algebra import symmetrize as symmetrize
+from .algebra import tril as tril
+from .algebra import triu as triu
 from .operator import SparseLinearOperator as SparseLinearOperator
 from .pattern import SparsityPattern as SparsityPattern

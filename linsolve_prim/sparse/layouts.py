@@ -18,6 +18,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
+from .._varying import vary_together
 from . import layout_dia, layout_ell
 from .pattern import SparsityPattern
 
@@ -61,5 +62,5 @@ def outer(pattern: SparsityPattern, transpose: bool, left: Array, x: Array) -> A
     count = x.shape[1]
     if count <= _UNROLLED:
         return sum((one(k) for k in range(count)), jnp.zeros((x.shape[0], pattern.nnz), x.dtype))
-    start = jnp.zeros((x.shape[0], pattern.nnz), x.dtype)
+    start = vary_together(jnp.zeros((x.shape[0], pattern.nnz), x.dtype), x)[0]
     return jax.lax.fori_loop(0, count, lambda k, total: total + one(k), start)

@@ -14,6 +14,7 @@ from .._types import inexact_asarray
 from ..errors import StructureError, WrongTypeError
 from ..operators import AbstractLinearOperator
 from ..operators import functions as fns
+from ..operators.dense import tags_of
 from ..operators.structures import check_vector
 from ..operators.tags import as_tags, transpose_tags
 from . import conversions as cv
@@ -184,6 +185,48 @@ class SparseLinearOperator(AbstractLinearOperator):
 
     def out_size(self) -> int:
         return self.pattern.shape[0]
+
+    # ---- Algebra: what the base class makes lazily, made at once where both sides are sparse -------
+
+    def __add__(self, other: Any) -> AbstractLinearOperator:
+        from . import algebra  # builds on this class, here and below
+
+        lazy, second = super().__add__(other), algebra.as_sparse(other)
+        return lazy if second is None else algebra.add(self, second, lazy)
+
+    def __sub__(self, other: Any) -> AbstractLinearOperator:
+        from . import algebra
+
+        second = algebra.as_sparse(other)
+        return super().__sub__(other) if second is None else self + (-second)
+
+    def __matmul__(self, other: Any) -> Any:
+        from . import algebra
+
+        lazy, second = super().__matmul__(other), algebra.as_sparse(other)
+        return lazy if second is None else algebra.compose(self, second, lazy)
+
+    def __neg__(self) -> SparseLinearOperator:
+        return SparseLinearOperator(-self.values, self.pattern, tags_of(super().__neg__()))
+
+    def __mul__(self, other: Any) -> SparseLinearOperator:
+        lazy: Any = super().__mul__(other)  # checks the scalar, and knows its sign
+        values = lazy.scalar.astype(self.values.dtype) * self.values
+        return SparseLinearOperator(values, self.pattern, tags_of(lazy))
+
+    def __truediv__(self, other: Any) -> SparseLinearOperator:
+        lazy: Any = super().__truediv__(other)
+        values = self.values / lazy.scalar.astype(self.values.dtype)
+        return SparseLinearOperator(values, self.pattern, tags_of(lazy))
+
+    def __getitem__(self, key: Any) -> SparseLinearOperator:
+        """`A[i0:i1, j0:j1]`, by slices, index arrays or masks, which are concrete. Sparse again.
+
+        **Raises** `StructureError` for indices that are out of range, traced or not of one axis.
+        """
+        from . import algebra
+
+        return algebra.part(self, key)
 
 
 def _of_one_dtype(values: Array, x: Any) -> tuple[Array, Array]:

@@ -96,7 +96,8 @@ def _copy_in_a_loop(x: Array) -> Array:
     def body(_: Any, out: Array) -> Array:
         return jax.lax.dynamic_update_slice(out, jax.lax.dynamic_slice(x, start, x.shape), start)
 
-    return jax.lax.fori_loop(jnp.asarray(0, jnp.int32), one, body, jnp.zeros_like(x))
+    out = vary_together(jnp.zeros_like(x), x)[0]
+    return jax.lax.fori_loop(jnp.asarray(0, jnp.int32), one, body, out)
 
 
 # ---- Derivatives ---------------------------------------------------------------------------------
