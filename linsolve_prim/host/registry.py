@@ -8,6 +8,7 @@ freed, and there are no stale handles.
 
 from __future__ import annotations
 
+import atexit
 import collections
 import concurrent.futures
 import contextlib
@@ -185,3 +186,4 @@ def _checked(budget: int) -> int:
 
 #: The one that all host solvers share.
 registry = Registry()
+atexit.register(registry.clear)  # some libraries complain of objects that outlive them

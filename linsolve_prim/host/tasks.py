@@ -72,7 +72,7 @@ def factorize(values: np.ndarray, *, task: Task) -> tuple[np.ndarray]:
         handles[i] = handle_of(values[i])
         _factor(task, handles[i], values[i])
 
-    _for_each(one, len(values), task.library.releases_gil)
+    _for_each(one, len(values), task.library.runs_in_threads())
     return (handles,)
 
 
@@ -90,7 +90,7 @@ def solve(
             factor = _factor(task, handle_of(values[i]), values[i])
         x[i], codes[i], steps[i] = _solve_one(task, factor, values[i], b[i], transpose)
 
-    _for_each(one, len(values), task.library.releases_gil)
+    _for_each(one, len(values), task.library.runs_in_threads())
     return x, codes, steps
 
 
@@ -110,7 +110,7 @@ def _make_factor(task: Task, values: np.ndarray) -> Any:
     library, pattern = task.library, task.pattern
     if not library.separates_analysis():
         return library.factorize(pattern, values)
-    make = lambda: _guarded(lambda: library.analyze(pattern))
+    make = lambda: _guarded(lambda: library.analyze(pattern, values))
     size = lambda analysis: 16 * (pattern.nnz + pattern.shape[0])
     analysis = registry.get(("analysis", task), make, size, "analyses")
     if isinstance(analysis, Failed):

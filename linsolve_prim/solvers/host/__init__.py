@@ -1,6 +1,13 @@
-"""Solvers of libraries on the host."""
+"""Solvers of libraries on the host: one short final class each, over `AbstractHostSolver`."""
 
-from .base import AbstractHostSolver
-from .superlu import SuperLU
-
-__all__ = ["AbstractHostSolver", "SuperLU"]
+from .amg import PyAMG as PyAMG
+from .base import AbstractHostSolver as AbstractHostSolver
+from .cvxopt import CHOLMOD as CHOLMOD
+from .cvxopt import UMFPACK as UMFPACK
+from .generic import HostSolver as HostSolver
+from .klu import KLU as KLU
+from .pardiso import PARDISO as PARDISO
+from .rslab import RSLab as RSLab
+from .scipy_iterative import SciPyIterative as SciPyIterative
+from .superlu import SuperLU as SuperLU
+from .triangular import SpSolveTriangular as SpSolveTriangular

@@ -44,7 +44,7 @@ class AbstractHostSolver(AbstractLinearSolver[_HostState]):
     A subclass writes NumPy and SciPy only (it runs inside of a callback, and must never touch JAX):
 
     **Required**: `factorize(pattern, values)` and `solve(factor, b, transpose=)`.
-    **Wanted**: `nbytes(factor)`. **Optional**: `analyze(pattern)` with `factorize_with`, `specialize`.
+    **Wanted**: `nbytes(factor)`. **Optional**: `analyze` with `factorize_with`, `specialize`.
 
     There is one factorization for each distinct matrix, whatever the transformation: the registry
     finds it again by the content of its values. A batch of matrices is one callback, and a batch of
@@ -101,13 +101,20 @@ class AbstractHostSolver(AbstractLinearSolver[_HostState]):
         """Whether there is a symbolic phase: `analyze`, used by `factorize_with`."""
         return False
 
-    def analyze(self, pattern: SparsityPattern) -> Any:
-        """What depends on the pattern alone (ordering, elimination tree): made once for a pattern."""
-        raise NotImplementedError(f"{type(self).__name__} does not override `analyze(pattern)`.")
+    def analyze(self, pattern: SparsityPattern, values: np.ndarray) -> Any:
+        """What depends on the pattern (ordering, elimination tree): made once for all its matrices.
+
+        `values` are those of the first of them, for libraries that look at sizes too.
+        """
+        raise NotImplementedError(f"{type(self).__name__} does not override `analyze`.")
 
     def factorize_with(self, analysis: Any, pattern: SparsityPattern, values: np.ndarray) -> Any:
         """As `factorize`, with what `analyze` returned (which must not be changed)."""
         return self.factorize(pattern, values)
+
+    def runs_in_threads(self) -> bool:
+        """Whether several threads may work with this solver at once, and gain by it."""
+        return self.releases_gil
 
     def fallback(self) -> AbstractHostSolver | None:
         """Whom to ask where this library refuses a matrix, or where its residual is bad."""

@@ -1,0 +1,117 @@
+"""Algebraic multigrid of PyAMG, as a solver."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any, ClassVar
+
+import jax.numpy as jnp
+import numpy as np
+import scipy.sparse as sp
+
+from ...host.available import require
+from ...host.tasks import Solved
+from ...operators import (
+    AbstractLinearOperator,
+    is_positive_semidefinite,
+    is_symmetric,
+)
+from ...sparse.pattern import SparsityPattern
+from .base import AbstractHostSolver
+
+_METHODS = ("smoothed_aggregation", "ruge_stuben", "rootnode", "air")
+
+
+class _Hierarchy:
+    """The hierarchy of A and, made when asked for, that of Aᵀ."""
+
+    def __init__(self, solver: PyAMG, matrix: sp.csr_matrix):
+        self.solver, self.matrix, self.lock = solver, matrix, threading.Lock()
+        self.made: dict[bool, Any] = {}
+
+    def get(self, transpose: bool) -> tuple[Any, Any]:
+        with self.lock:
+            if transpose not in self.made:
+                matrix = self.matrix.T.tocsr() if transpose else self.matrix
+                self.made[transpose] = matrix, self.solver.hierarchy(matrix)
+            return self.made[transpose]
+
+
+class PyAMG(AbstractHostSolver):
+    """A Krylov method preconditioned by algebraic multigrid (Bell, Olson, Schroder 2022, JOSS 7(72)).
+
+    For elliptic problems: the work grows with the number of unknowns alone.
+
+    - `method`: "smoothed_aggregation", "ruge_stuben", "rootnode" or "air".
+    - `rtol`, `atol`, `max_steps`: success is ‖b − Ax‖ ≤ max(rtol·‖b‖, atol), on the true residual.
+    - `cycle`: "V", "W" or "F".
+    - `accel`: the Krylov method; by default "cg" for operators tagged positive definite, else "gmres".
+
+    **Raises** `ImportError`, with the remedy, if `pyamg` is not installed.
+    """
+
+    method: str = "smoothed_aggregation"
+    rtol: float | None = None
+    atol: float = 0.0
+    max_steps: int = 200
+    cycle: str = "V"
+    accel: str | None = None
+    symmetry: str | None = None
+    releases_gil: ClassVar[bool] = True
+
+    def __check_init__(self) -> None:
+        if self.method not in _METHODS:
+            raise ValueError(f"method: must be one of {', '.join(_METHODS)}; got {self.method!r}.")
+        require("PyAMG", "pyamg")
+
+    def specialize(self, operator: AbstractLinearOperator) -> PyAMG:
+        definite = is_positive_semidefinite(operator)
+        real = not jnp.issubdtype(operator.in_structure().dtype, jnp.complexfloating)
+        hermitian = definite or (real and is_symmetric(operator))
+        accel = self.accel or ("cg" if definite else "gmres")
+        symmetry = self.symmetry or ("hermitian" if hermitian else "nonsymmetric")
+        own = (self.method, self.rtol, self.atol, self.max_steps, self.cycle)
+        return PyAMG(*own, accel, symmetry)
+
+    def tolerance(self, rhs_norm: Any) -> Any:
+        return 1.01 * (self._rtol(rhs_norm.dtype) * rhs_norm + self.atol)
+
+    def _rtol(self, dtype: Any) -> float:
+        if self.rtol is not None:
+            return self.rtol
+        return 1e-10 if np.finfo(dtype).eps < 1e-10 else 1e-5
+
+    def hierarchy(self, matrix: sp.csr_matrix) -> Any:
+        pyamg = require("PyAMG", "pyamg")
+        make = getattr(pyamg, f"{self.method}_solver")
+        if self.method in ("ruge_stuben", "air"):
+            return make(matrix)
+        return make(matrix, symmetry=self.symmetry)
+
+    def factorize(self, pattern: SparsityPattern, values: np.ndarray) -> Any:
+        matrix = sp.csr_matrix((values, pattern.indices, pattern.indptr), shape=pattern.shape)
+        out = _Hierarchy(self, matrix)
+        out.get(False)
+        return out
+
+    def solve(self, factor: Any, b: np.ndarray, *, transpose: bool) -> Solved:
+        matrix, hierarchy = factor.get(transpose and self.symmetry != "hermitian")
+        conjugate = transpose and self.symmetry == "hermitian" and np.iscomplexobj(b)
+        x, results, steps = np.zeros_like(b), [], []
+        for i, rhs in enumerate(b.conj() if conjugate else b):
+            norm, residuals = float(np.linalg.norm(rhs)), [0.0]
+            rtol = self._rtol(b.dtype)
+            bound = max(rtol * norm, self.atol)
+            if norm > 0:
+                residuals = []
+                x[i] = hierarchy.solve(
+                    rhs, tol=0.5 * bound / norm, maxiter=min(self.max_steps, len(rhs)), cycle=self.cycle,
+                    accel=self.accel, residuals=residuals,
+                )  # fmt: skip
+            good = np.linalg.norm(rhs - matrix @ x[i]) <= 1.001 * bound
+            results.append("successful" if good else "max_steps_reached")
+            steps.append(max(0, len(residuals) - 1))
+        return Solved(x.conj() if conjugate else x, results, np.array(steps))
+
+    def nbytes(self, factor: Any) -> int:
+        return 6 * factor.matrix.data.nbytes

@@ -1,0 +1,76 @@
+"""`HostSolver`: any library in two or three functions, without a class."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import scipy.sparse as sp
+
+from ...sparse.pattern import SparsityPattern
+from .base import AbstractHostSolver
+
+
+class HostSolver(AbstractHostSolver):
+    """A solver from functions.
+
+    - `factorize(A)`: what can be done for a matrix alone; A is a `scipy.sparse.csr_matrix` (of your
+      own: keep it, change it).
+    - `solve(factor, b, transpose)`: the solution of Ax = b, or of Aᵀx = b; b and x are `(n,)`, or
+      `(n, k)` if `multiple`.
+    - `nbytes(factor)`: how many bytes the factor holds, roughly. By default 1 MiB.
+    - `multiple`: whether `solve` takes several right-hand sides at once.
+    - `threads`: whether it may be called for several matrices at the same time.
+
+    ```python
+    superlu = lp.HostSolver(
+        factorize=lambda A: scipy.sparse.linalg.splu(A.tocsc()),
+        solve=lambda lu, b, transpose: lu.solve(b, trans="T" if transpose else "N"),
+    )
+    ```
+
+    The functions must be pure; they run inside of a callback, and must not use JAX. Make the solver
+    once: it is compared by its functions.
+    """
+
+    factorize_function: Callable[[Any], Any]
+    solve_function: Callable[[Any, np.ndarray, bool], Any]
+    nbytes_function: Callable[[Any], int] | None
+    multiple: bool
+    threads: bool
+
+    def __init__(
+        self,
+        factorize: Callable[[Any], Any],
+        solve: Callable[[Any, np.ndarray, bool], Any],
+        nbytes: Callable[[Any], int] | None = None,
+        *,
+        multiple: bool = False,
+        threads: bool = False,
+    ):
+        for name, function in (("factorize", factorize), ("solve", solve)):
+            if not callable(function):
+                raise TypeError(f"{name}: must be a function; got {type(function).__name__}.")
+        self.factorize_function = factorize
+        self.solve_function = solve
+        self.nbytes_function = nbytes
+        self.multiple = multiple
+        self.threads = threads
+
+    def runs_in_threads(self) -> bool:
+        return self.threads
+
+    def factorize(self, pattern: SparsityPattern, values: np.ndarray) -> Any:
+        matrix = sp.csr_matrix(
+            (values, pattern.indices, pattern.indptr), shape=pattern.shape, copy=True
+        )
+        return self.factorize_function(matrix)
+
+    def solve(self, factor: Any, b: np.ndarray, *, transpose: bool) -> np.ndarray:
+        if self.multiple:
+            return np.asarray(self.solve_function(factor, np.asfortranarray(b.T), transpose)).T
+        return np.stack([self.solve_function(factor, row.copy(), transpose) for row in b])
+
+    def nbytes(self, factor: Any) -> int:
+        return 1 << 20 if self.nbytes_function is None else int(self.nbytes_function(factor))

@@ -1,0 +1,49 @@
+"""KLU, for circuit matrices."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+import numpy as np
+
+from ...host.available import require
+from ...sparse.pattern import SparsityPattern
+from .base import AbstractHostSolver
+
+
+class KLU(AbstractHostSolver):
+    """Sparse LU on a block triangular form by KLU (Davis & Palamadai Natarajan 2010, ACM TOMS 37(3)).
+
+    Made for circuit matrices, whose factors stay sparse; on meshes `SuperLU` is faster. float32 and
+    complex64 are computed in double precision. By the wheel of `nbklu`.
+
+    **Raises** `ImportError`, with the remedy, if `nbklu` is not installed.
+    """
+
+    def __check_init__(self) -> None:
+        require("KLU", "nbklu")
+
+    def factorize(self, pattern: SparsityPattern, values: np.ndarray) -> Any:
+        is_complex = np.iscomplexobj(values)
+        solver = require("KLU", "nbklu").KLUSolver(
+            index_bits=32, complex_values=is_complex, singular_as_error=True
+        )
+        # the rows of A are the columns of Aᵀ, which is what is factorized
+        solver.analyze(pattern.shape[0], _int32(pattern.indptr), _int32(pattern.indices))
+        solver.factor(np.asarray(values, np.complex128 if is_complex else np.float64))
+        return solver, threading.Lock(), pattern.nnz
+
+    def solve(self, factor: Any, b: np.ndarray, *, transpose: bool) -> np.ndarray:
+        solver, lock, _ = factor
+        rhs = np.array(b, np.complex128 if np.iscomplexobj(b) else np.float64, order="C")
+        with lock:
+            out = solver.solve(rhs) if transpose else solver.tsolve(rhs)
+        return np.asarray(rhs if out is None else out).reshape(b.shape)
+
+    def nbytes(self, factor: Any) -> int:
+        return 20 * 16 * factor[2]
+
+
+def _int32(x: np.ndarray) -> np.ndarray:
+    return np.array(x, np.int32)

@@ -1,0 +1,215 @@
+"""Every iterative method of `scipy.sparse.linalg`, by name."""
+
+from __future__ import annotations
+
+import inspect
+import threading
+from typing import Any, ClassVar
+
+import jax.numpy as jnp
+import numpy as np
+import scipy.sparse as sp
+import scipy.sparse.linalg as spla
+
+from ..._tree import tree_dtype
+from ...host.tasks import Solved
+from ...sparse.pattern import SparsityPattern
+from . import preconditioning
+from .base import AbstractHostSolver
+from .preconditioning import HostPreconditioner
+
+_SQUARE = (
+    "cg", "cgs", "bicg", "bicgstab", "gmres", "lgmres", "qmr", "minres", "gcrotmk", "tfqmr",
+)  # fmt: skip
+_LEAST_SQUARES = ("lsqr", "lsmr")
+NAMES = _SQUARE + _LEAST_SQUARES
+_ATTEMPTS = 4
+
+
+class _System:
+    """A matrix and its preconditioner, and, made when asked for, those of its transpose."""
+
+    def __init__(self, matrix: sp.csr_matrix, preconditioner: HostPreconditioner):
+        self.matrix, self.preconditioner = matrix, preconditioner
+        self.lock = threading.Lock()
+        self.made: dict[bool, tuple[Any, Any]] = {}
+
+    def get(self, transpose: bool) -> tuple[Any, Any]:
+        with self.lock:
+            if transpose not in self.made:
+                matrix = self.matrix.T.tocsr() if transpose else self.matrix
+                self.made[transpose] = matrix, preconditioning.make(self.preconditioner, matrix)
+            return self.made[transpose]
+
+
+class SciPyIterative(AbstractHostSolver):
+    """An iterative method of `scipy.sparse.linalg`: cg, cgs, bicg, bicgstab, gmres, lgmres, qmr, minres,
+    gcrotmk, tfqmr, lsqr or lsmr.
+
+    - `name`: which.
+    - `rtol`, `atol`: success is ‖b − Ax‖ ≤ max(rtol·‖b‖, atol), on the true residual, whatever the
+      method itself says. By default 10⁻¹⁰ in double and 10⁻⁵ in single precision.
+    - `max_steps`: by default SciPy's own.
+    - `preconditioner`: "jacobi", "ilu" (SciPy's incomplete LU), "amg" (PyAMG), or a function from a
+      `csr_matrix` to a `LinearOperator`. Made once for a matrix; the transposed system has its own.
+      `lsqr` and `lsmr` take none.
+    - `settings`: further arguments of the method, as pairs: `(("restart", 50),)`.
+
+    All right-hand sides of a solve share one callback. Conditions on the operator are the method's
+    (cg: definite, minres: symmetric) and are not checked; a wrong one ends in a truthful result.
+    """
+
+    name: str
+    rtol: float | None = None
+    atol: float = 0.0
+    max_steps: int | None = None
+    preconditioner: HostPreconditioner = None
+    settings: tuple[tuple[str, Any], ...] = ()
+    rectangular: ClassVar[bool] = True
+
+    def __check_init__(self) -> None:
+        if self.name not in NAMES:
+            raise ValueError(f"name: must be one of {', '.join(NAMES)}; got {self.name!r}.")
+        preconditioning.check(self.preconditioner)
+        if self.name in _LEAST_SQUARES and self.preconditioner is not None:
+            raise ValueError(
+                f"preconditioner: `{self.name}` takes none; got {self.preconditioner!r}."
+            )
+        taken = inspect.signature(getattr(spla, self.name)).parameters
+        for key, _ in self.settings:
+            if key not in taken:
+                raise ValueError(f"settings: `{self.name}` has no argument {key!r}.")
+
+    def init(self, operator: Any, options: Any) -> Any:
+        if self.name in _SQUARE and operator.in_size() != operator.out_size():
+            raise ValueError(
+                f"operator: `{self.name}` solves square systems only; got a "
+                f"{operator.out_size()}×{operator.in_size()} operator. Use 'lsqr' or 'lsmr'."
+            )
+        complex_dtype = jnp.issubdtype(tree_dtype(operator.out_structure()), jnp.complexfloating)
+        if self.name == "minres" and complex_dtype:
+            raise ValueError(
+                "operator: SciPy's `minres` takes real operators only; got a complex one. Use 'cg' "
+                "(definite), 'gmres' or 'lgmres'."
+            )
+        return super().init(operator, options)
+
+    def tolerance(self, rhs_norm: Any) -> Any:
+        bound = self._rtol(rhs_norm.dtype) * rhs_norm
+        return 1.01 * (bound + self.atol)  # the residual is computed twice, in different orders
+
+    def _rtol(self, dtype: Any) -> float:
+        if self.rtol is not None:
+            return self.rtol
+        return 1e-10 if np.finfo(dtype).eps < 1e-10 else 1e-5
+
+    def factorize(self, pattern: SparsityPattern, values: np.ndarray) -> Any:
+        matrix = sp.csr_matrix((values, pattern.indices, pattern.indptr), shape=pattern.shape)
+        system = _System(matrix, self.preconditioner)
+        system.get(False)
+        return system
+
+    def solve(self, factor: Any, b: np.ndarray, *, transpose: bool) -> Solved:
+        matrix, preconditioner = factor.get(transpose)
+        x = np.zeros((len(b), matrix.shape[1]), b.dtype)
+        results, steps = [], []
+        for i, rhs in enumerate(b):
+            x[i], result, count = self._one(matrix, rhs, preconditioner)
+            results.append(result)
+            steps.append(count)
+        return Solved(x, results, np.array(steps))
+
+    def _one(self, matrix: Any, b: np.ndarray, preconditioner: Any) -> tuple[Any, str, int]:
+        norm = float(np.linalg.norm(b))
+        if norm == 0:
+            return np.zeros(matrix.shape[1], b.dtype), "successful", 0
+        rtol = self._rtol(b.dtype)
+        bound, asked, steps = max(rtol * norm, self.atol), 0.5 * max(rtol, self.atol / norm), 0
+        x = np.zeros(matrix.shape[1], b.dtype)
+        run = _RUN.get(self.name, _krylov)
+        for _ in range(_ATTEMPTS):
+            with np.errstate(all="ignore"):
+                x, info, more = run(self, matrix, b, x, asked, preconditioner)
+                residual = np.linalg.norm(b - matrix @ x)
+            steps += more
+            if residual <= bound:
+                return x, "successful", steps
+            if info != 0 or not np.isfinite(residual):
+                break
+            asked *= 0.1  # it stopped by a looser rule of its own
+        if self.name in _LEAST_SQUARES:
+            return x, "successful", steps  # it need not vanish: whether it is least is judged later
+        return x, "max_steps_reached" if info > 0 else "breakdown", steps
+
+    def nbytes(self, factor: Any) -> int:
+        matrix = factor.matrix
+        own = matrix.data.nbytes + matrix.indices.nbytes + matrix.indptr.nbytes
+        return own if self.preconditioner in (None, "jacobi") else 8 * own
+
+
+def _krylov(
+    solver: SciPyIterative,
+    matrix: Any,
+    b: np.ndarray,
+    x0: np.ndarray,
+    rtol: float,
+    preconditioner: Any,
+) -> tuple[np.ndarray, int, int]:
+    """The common interface of most methods."""
+    method = getattr(spla, solver.name)
+    taken = inspect.signature(method).parameters
+    count = 0
+
+    def callback(*_: Any) -> None:
+        nonlocal count
+        count += 1
+
+    settings: dict[str, Any] = {"x0": x0, "rtol": rtol, "callback": callback}
+    if "atol" in taken:
+        settings["atol"] = 0.0
+    if "callback_type" in taken:
+        settings["callback_type"] = "pr_norm"
+    if solver.max_steps is not None:
+        restart = dict(solver.settings).get("restart", 20)
+        per_step = restart if solver.name == "gmres" else 1  # gmres counts cycles
+        settings["maxiter"] = max(1, -(-solver.max_steps // per_step))
+    if preconditioner is not None:
+        key = "M1" if "M1" in taken else "M"
+        settings[key] = spla.aslinearoperator(preconditioner)
+        if key == "M1":  # qmr: split as M1 alone
+            settings["M2"] = spla.aslinearoperator(sp.identity(matrix.shape[0], matrix.dtype))
+    x, info = method(matrix, b, **settings, **dict(solver.settings))
+    return x, int(info), count
+
+
+def _lsqr(
+    solver: SciPyIterative,
+    matrix: Any,
+    b: np.ndarray,
+    x0: np.ndarray,
+    rtol: float,
+    preconditioner: Any,
+) -> tuple[np.ndarray, int, int]:
+    out = spla.lsqr(
+        matrix, b, x0=x0, atol=rtol, btol=rtol, conlim=0, iter_lim=solver.max_steps,
+        **dict(solver.settings),
+    )  # fmt: skip
+    return out[0], 0, int(out[2])
+
+
+def _lsmr(
+    solver: SciPyIterative,
+    matrix: Any,
+    b: np.ndarray,
+    x0: np.ndarray,
+    rtol: float,
+    preconditioner: Any,
+) -> tuple[np.ndarray, int, int]:
+    out = spla.lsmr(
+        matrix, b, x0=x0, atol=rtol, btol=rtol, conlim=0, maxiter=solver.max_steps,
+        **dict(solver.settings),
+    )  # fmt: skip
+    return out[0], 0, int(out[2])
+
+
+_RUN = {"lsqr": _lsqr, "lsmr": _lsmr}
