@@ -20,6 +20,8 @@ from .errors import PrecisionWarning, StructureError
 from .operators import AbstractLinearOperator, FunctionLinearOperator, MatrixLinearOperator
 from .operators.linearity import split_affine
 from .solvers.base import AbstractLinearSolver
+from .sparse.operator import SparseLinearOperator
+from .sparse.triplets import TripletLinearOperator, from_any, is_sparse
 
 
 def solve(
@@ -41,7 +43,7 @@ def solve(
     - `A`: an array `(..., N, N)` of NumPy or JAX (or anything with `__dlpack__`); a `BCOO` or `BCSR`
       or `scipy.sparse` matrix; an `AbstractLinearOperator`; or a Python function of x (and `args`)
       that is linear or affine in x: for f(x) = Ax + c, `Ax = b − c` is solved.
-    - `b`: for arrays `(..., N)` if `b.ndim == A.ndim - 1` or `b.ndim == 1` (vectors), else
+    - `b`: for sparse A `(N,)` or `(N, K)`; for arrays `(..., N)` if `b.ndim == A.ndim - 1` or `b.ndim == 1` (vectors), else
       `(..., N, K)` (K right-hand sides); leading dimensions broadcast as in `jnp.linalg.solve`. For
       operators and functions a pytree of their output structure.
     - `solver`: default `AutoLinearSolver(well_posed=True)`.
@@ -59,9 +61,15 @@ def solve(
     """
     solver = AutoLinearSolver(well_posed=True) if solver is None else solver
     settings = {"solver": solver, "adjoint": adjoint, "throw": throw, "name": name}
+    if isinstance(A, (SparseLinearOperator, TripletLinearOperator)):
+        _no_args(args)
+        return _solve_sparse(A, b, x0, preconditioner, settings)
     if isinstance(A, AbstractLinearOperator):
         _no_args(args)
         operator, rhs = A, _cast_tree(b, A.out_structure(), "b")
+    elif is_sparse(A):
+        _no_args(args)
+        return _solve_sparse(from_any(A), b, x0, preconditioner, settings)
     elif is_matrix(A):
         _no_args(args)
         return _solve_matrix(A, b, x0, preconditioner, settings)
@@ -96,6 +104,8 @@ def as_operator(A: Any, structure: Any) -> AbstractLinearOperator:
     """A matrix, function (of the given input structure) or operator as an operator."""
     if isinstance(A, AbstractLinearOperator):
         return A
+    if is_sparse(A):
+        return from_any(A)
     if is_matrix(A):
         return MatrixLinearOperator(as_array(A, "A"))
     if callable(A):
@@ -115,8 +125,8 @@ def is_matrix(A: Any) -> bool:
 
 
 def as_array(x: Any, argument: str) -> Array:
-    """Any kind of matrix or vector as an inexact JAX array."""
-    if hasattr(x, "todense"):  # BCOO, BCSR, scipy.sparse
+    """Any kind of dense matrix or vector as an inexact JAX array."""
+    if hasattr(x, "todense"):  # sparse
         x = x.todense()
     elif not is_array(x) and hasattr(x, "__dlpack__"):
         x = jax.dlpack.from_dlpack(x)
@@ -131,12 +141,7 @@ def promote(a: Array, b: Array) -> tuple[Array, Array]:
     """Both in their common dtype; a `PrecisionWarning` if that raises the precision of one."""
     dtype = jnp.promote_types(a.dtype, b.dtype)
     if jnp.finfo(a.dtype).dtype != jnp.finfo(b.dtype).dtype:
-        warnings.warn(
-            f"A has dtype {a.dtype} and b has dtype {b.dtype}: both are promoted to {dtype}. Cast "
-            "one of them to silence this.",
-            PrecisionWarning,
-            stacklevel=4,
-        )
+        _warn_of_precision(a.dtype, b.dtype, dtype)
     return a.astype(dtype), b.astype(dtype)
 
 
@@ -223,6 +228,56 @@ def _is_integer(x: Any) -> bool:
     if dtype is None:
         return not jnp.issubdtype(np.asarray(x).dtype, np.inexact)
     return not jnp.issubdtype(jnp.dtype(dtype), jnp.inexact)
+
+
+# ---- sparse matrices -----------------------------------------------------------------------------
+
+
+def _solve_sparse(
+    operator: AbstractLinearOperator, b: Any, x0: Any, preconditioner: Any, settings: Any
+) -> Array:
+    """For b of shape `(n,)` or `(n, k)`."""
+    rhs, (rows, columns) = _vector_array(b), (operator.out_size(), operator.in_size())
+    if rhs.ndim not in (1, 2) or rhs.shape[0] != rows:
+        raise StructureError(
+            f"b: must have shape ({rows},) or ({rows}, k) for a sparse A of shape "
+            f"({rows}, {columns}); got {rhs.shape}."
+        )
+    dtype = tree_dtype(operator.out_structure())
+    if _is_integer(b):
+        rhs = rhs.astype(dtype)
+    if jnp.promote_types(rhs.dtype, dtype) != dtype:  # b is complex, or more precise
+        common = jnp.promote_types(rhs.dtype, dtype)
+        if jnp.finfo(rhs.dtype).dtype != jnp.finfo(dtype).dtype:
+            _warn_of_precision(dtype, rhs.dtype, common)
+        operator = jax.tree.map(lambda x: _promoted(x, common), operator)
+        dtype = common
+    elif jnp.finfo(rhs.dtype).dtype != jnp.finfo(dtype).dtype:
+        _warn_of_precision(dtype, rhs.dtype, dtype)
+    rhs = rhs.astype(dtype)
+    guess = None if x0 is None else jnp.asarray(x0, dtype)
+    if guess is not None and guess.shape != (columns, *rhs.shape[1:]):
+        raise StructureError(
+            f"x0: must have the shape of the solution, {(columns, *rhs.shape[1:])}; got "
+            f"{guess.shape}."
+        )
+    one = lambda rhs, guess: _solve_one(operator, rhs, guess, preconditioner, settings)
+    if rhs.ndim == 1:
+        return one(rhs, guess)
+    return jax.vmap(one, in_axes=(1, None if guess is None else 1), out_axes=1)(rhs, guess)
+
+
+def _promoted(x: Any, dtype: Any) -> Any:
+    return x.astype(dtype) if jnp.issubdtype(x.dtype, jnp.inexact) else x
+
+
+def _warn_of_precision(a: Any, b: Any, common: Any) -> None:
+    warnings.warn(
+        f"A has dtype {a} and b has dtype {b}: both are promoted to {common}. Cast one of them to "
+        "silence this.",
+        PrecisionWarning,
+        stacklevel=5,
+    )
 
 
 # ---- operators and functions ---------------------------------------------------------------------

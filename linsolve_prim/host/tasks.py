@@ -20,6 +20,7 @@ import scipy.sparse as sp
 from ..results import RESULT_NAMES, SUCCESSFUL
 from ..sparse.pattern import SparsityPattern
 from .handles import WORDS, handle_of
+from .packing import unpack
 from .registry import Failed, registry
 
 _CODES = {name: code for code, name in enumerate(RESULT_NAMES)}
@@ -47,7 +48,7 @@ class Solved:
 @dataclasses.dataclass(frozen=True)
 class Task:
     library: Any
-    pattern: SparsityPattern
+    pattern: Any  # a SparsityPattern; while a program is traced, perhaps a RunTimePattern
 
     @functools.cached_property
     def _hash(self) -> int:
@@ -55,6 +56,13 @@ class Task:
 
     def __hash__(self) -> int:
         return self._hash
+
+    def unpacked(self, values: np.ndarray) -> tuple[Task, np.ndarray]:
+        """The task and the values of a matrix whose indices come with its values."""
+        if isinstance(self.pattern, SparsityPattern):
+            return self, values
+        values, pattern = unpack(values, self.pattern)
+        return Task(self.library, pattern), values
 
     def __repr__(self) -> str:
         return f"<{self.library!r} on {self.pattern!r}>"
@@ -69,8 +77,9 @@ def factorize(values: np.ndarray, *, task: Task) -> tuple[np.ndarray]:
     handles = np.empty((len(values), WORDS), np.uint32)
 
     def one(i: int) -> None:
-        handles[i] = handle_of(values[i])
-        _factor(task, handles[i], values[i])
+        own, data = task.unpacked(values[i])
+        handles[i] = handle_of(data)
+        _factor(own, handles[i], data)
 
     _for_each(one, len(values), task.library.runs_in_threads())
     return (handles,)
@@ -85,10 +94,11 @@ def solve(
     codes, steps = np.empty(b.shape[:2], np.int32), np.zeros(b.shape[:2], np.int32)
 
     def one(i: int) -> None:
-        factor = registry.peek((task, handles[i].tobytes()))
+        own, data = task.unpacked(values[i])
+        factor = registry.peek((own, handles[i].tobytes()))
         if factor is None:  # evicted, or another process made it: the values are the truth
-            factor = _factor(task, handle_of(values[i]), values[i])
-        x[i], codes[i], steps[i] = _solve_one(task, factor, values[i], b[i], transpose)
+            factor = _factor(own, handle_of(data), data)
+        x[i], codes[i], steps[i] = _solve_one(own, factor, data, b[i], transpose)
 
     _for_each(one, len(values), task.library.runs_in_threads())
     return x, codes, steps

@@ -6,3 +6,4 @@ from .algebra import tril as tril
 from .algebra import triu as triu
 from .operator import SparseLinearOperator as SparseLinearOperator
 from .pattern import SparsityPattern as SparsityPattern
+from .triplets import TripletLinearOperator as TripletLinearOperator

@@ -25,7 +25,7 @@ from ..structures import (
     transpose_packed_structures,
     unravel_solution,
 )
-from .parts import sparse_parts
+from .parts import packed_parts
 
 
 class _Flags(NamedTuple):
@@ -132,7 +132,7 @@ class AbstractHostSolver(AbstractLinearSolver[_HostState]):
         del options
         if not self.rectangular:
             require_square(operator, type(self).__name__)
-        values, pattern = sparse_parts(operator)
+        values, pattern = packed_parts(operator)
         task = Task(self.specialize(operator), pattern)
         handle = primitives.factorize(values, task)
         flags = _Flags(task, transposed=False, conjugated=False)
