@@ -48,6 +48,15 @@ from .errors import (
 )
 from .explain import explain as explain
 from .explain import list_solvers as list_solvers
+from .factorization import (
+    Factorization as Factorization,
+)
+from .factorization import (
+    factorize as factorize,
+)
+from .factorization import (
+    update as update,
+)
 from .operators import (
     AbstractLinearOperator as AbstractLinearOperator,
 )
@@ -249,6 +258,9 @@ from .sparse import (
 )
 from .sparse import (
     SparsityPattern as SparsityPattern,
+)
+from .sparse import (
+    TripletLinearOperator as TripletLinearOperator,
 )
 from .sparse import (
     block_diag as block_diag,

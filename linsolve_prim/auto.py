@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+import jax
 from jaxtyping import Array, PyTree
 
 from ._types import Options
+from .host.available import has_module
 from .operators import (
     AbstractLinearOperator,
     AddLinearOperator,
@@ -29,13 +31,32 @@ from .operators import (
     is_upper_triangular,
 )
 from .results import RESULTS
-from .solvers import CG, GMRES, LSMR, LU, QR, SVD, Cholesky, Diagonal, Triangular, Tridiagonal
+from .solvers import (
+    CG,
+    GMRES,
+    LSMR,
+    LU,
+    QR,
+    SVD,
+    Cholesky,
+    Diagonal,
+    RSLab,
+    SpSolveTriangular,
+    SuperLU,
+    Triangular,
+    Tridiagonal,
+)
 from .solvers.base import AbstractLinearSolver
 from .solvers.structures import require_square
+from .sparse.operator import SparseLinearOperator
+from .sparse.triplets import TripletLinearOperator
 
 #: Up to this size an operator that is only known by its products is made dense (128 MiB in float64,
 #: and n products); beyond, a Krylov method takes its products one at a time.
 MATRIX_FREE_SIZE = 4096
+
+#: Beyond this many unknowns the factors of a sparse matrix may not fit into memory.
+DIRECT_SIZE = 2_000_000
 
 
 class Choice(NamedTuple):
@@ -53,6 +74,8 @@ def is_matrix_free(operator: AbstractLinearOperator) -> bool:
         DiagonalLinearOperator,
         TridiagonalLinearOperator,
         IdentityLinearOperator,
+        SparseLinearOperator,
+        TripletLinearOperator,
     )
     if isinstance(operator, held):
         return False
@@ -64,12 +87,22 @@ def is_matrix_free(operator: AbstractLinearOperator) -> bool:
     return True
 
 
+def is_sparse_operator(operator: AbstractLinearOperator) -> bool:
+    """Whether an operator is a sparse matrix (perhaps with more tags)."""
+    if isinstance(operator, TaggedLinearOperator):
+        return is_sparse_operator(operator.operator)
+    return isinstance(operator, (SparseLinearOperator, TripletLinearOperator))
+
+
 class AutoLinearSolver(AbstractLinearSolver[Any]):
     """Chooses a solver by the operator's structure, tags and size.
 
     - `well_posed=True`: square operators of full rank, anything else is an error. Diagonal →
       `Diagonal`, tridiagonal → `Tridiagonal`, triangular → `Triangular`, definite → `Cholesky`, else
       `LU`. Matrix-free operators of more than 4096 unknowns: definite → `CG`, else `GMRES`.
+      Sparse ones: as `Diagonal`, `Tridiagonal` and `SpSolveTriangular` where the pattern or a tag says
+      so; else a sparse factorization on the host, by `RSLab` if it is installed, else `SuperLU`. On
+      accelerators up to 4096 unknowns are made dense, and larger definite systems go to `CG`.
     - `well_posed=None`: the same, and rectangular operators of full rank → `QR`.
     - `well_posed=False`: any shape and rank, the pseudo-inverse solution: diagonal → `Diagonal`, else
       `SVD`; large and matrix-free → `LSMR`.
@@ -86,13 +119,21 @@ class AutoLinearSolver(AbstractLinearSolver[Any]):
         rows, columns = operator.out_size(), operator.in_size()
         if self.well_posed is True:
             require_square(operator, "AutoLinearSolver(well_posed=True)")
-        large = max(rows, columns) > MATRIX_FREE_SIZE and is_matrix_free(operator)
+        sparse = is_sparse_operator(operator)
+        large = max(rows, columns) > MATRIX_FREE_SIZE and (sparse or is_matrix_free(operator))
         if self.well_posed is False:
             return _choose_any_rank(operator, large)
+        if rows != columns and large:
+            return Choice(
+                LSMR(),
+                f"the operator is {rows}×{columns}, too large to be made dense: least squares",
+            )
         if rows != columns:
             return Choice(
                 QR(), f"the operator is {rows}×{columns}: least squares, full rank assumed"
             )
+        if sparse:
+            return _choose_sparse(operator, well_posed=self.well_posed is True)
         return _choose_square(operator, large, well_posed=self.well_posed is True)
 
     def select_solver(self, operator: AbstractLinearOperator) -> AbstractLinearSolver[Any]:
@@ -140,6 +181,40 @@ def _choose_any_rank(operator: AbstractLinearOperator, large: bool) -> Choice:
             f"unknowns, more than {MATRIX_FREE_SIZE}: it is not made dense",
         )
     return Choice(SVD(), "any shape and rank is allowed (well_posed=False)")
+
+
+def _choose_sparse(operator: AbstractLinearOperator, well_posed: bool) -> Choice:
+    size = operator.in_size()
+    definite = is_positive_semidefinite(operator)
+    if is_diagonal(operator):
+        return Choice(Diagonal(well_posed=well_posed), "the operator is diagonal")
+    if is_tridiagonal(operator):
+        return Choice(Tridiagonal(), "the operator is tridiagonal")
+    platform = jax.default_backend()
+    if platform != "cpu" and size <= MATRIX_FREE_SIZE:
+        solver = Cholesky() if definite else LU()
+        return Choice(solver, f"sparse, on {platform}, and small enough to be made dense ({size})")
+    if platform != "cpu" and definite:
+        return Choice(CG(), f"sparse, definite, and on {platform}, where it stays")
+    if size > DIRECT_SIZE and definite:
+        return Choice(
+            CG(), f"sparse and definite, and too large to be factorized ({size} unknowns)"
+        )
+    runtime = isinstance(operator, TripletLinearOperator)
+    if not runtime and (is_lower_triangular(operator) or is_upper_triangular(operator)):
+        return Choice(SpSolveTriangular(), "sparse and triangular: substitution on the host")
+    promised = "definite" if definite else "nothing more is promised of it"
+    if has_module("rslab"):
+        return Choice(
+            RSLab(),
+            f"sparse, {promised}; RSLab is the fastest factorization that is installed and free "
+            "of copyleft. What it refuses, or does not solve well, goes to SuperLU",
+        )
+    return Choice(
+        SuperLU(),
+        f"sparse, {promised}; SuperLU comes with SciPy. (With `pip install "
+        "'linsolve-prim[rslab]'` RSLab would be taken, which is faster)",
+    )
 
 
 def _choose_square(operator: AbstractLinearOperator, large: bool, well_posed: bool) -> Choice:

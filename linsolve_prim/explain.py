@@ -27,6 +27,8 @@ from .operators import (
 )
 from .simple import as_array, is_matrix
 from .solvers.base import AbstractLinearSolver
+from .sparse.operator import SparseLinearOperator
+from .sparse.triplets import from_any, is_sparse
 
 _PROPERTIES = {
     "symmetric": is_symmetric,
@@ -51,7 +53,7 @@ def explain(A: Any, b: Any = None, solver: AbstractLinearSolver[Any] | None = No
     lines = [
         f"operator: {type(operator).__name__}, {operator.out_size()}×{operator.in_size()}, from "
         f"{structure_str(operator.in_structure())} to {structure_str(operator.out_structure())}, "
-        + ("known by its products only" if is_matrix_free(operator) else "held as arrays"),
+        + _held(operator),
         f"promised: {', '.join(promised) or 'nothing'}",
     ]
     if isinstance(solver, AutoLinearSolver):
@@ -78,6 +80,13 @@ def explain(A: Any, b: Any = None, solver: AbstractLinearSolver[Any] | None = No
     return "\n".join(lines)
 
 
+def _held(operator: AbstractLinearOperator) -> str:
+    if isinstance(operator, SparseLinearOperator):
+        nnz, rows = operator.pattern.nnz, max(1, operator.out_size())
+        return f"held as {nnz} entries ({nnz / rows:.1f} in a row)"
+    return "known by its products only" if is_matrix_free(operator) else "held as arrays"
+
+
 def _real_dtype(operator: AbstractLinearOperator) -> Any:
     leaf = jax.tree.leaves(operator.out_structure())[0]
     return jnp.finfo(leaf.dtype).dtype
@@ -86,6 +95,8 @@ def _real_dtype(operator: AbstractLinearOperator) -> Any:
 def _describe_operator(A: Any, b: Any) -> AbstractLinearOperator:
     if isinstance(A, AbstractLinearOperator):
         return A
+    if is_sparse(A):
+        return from_any(A)
     if is_matrix(A):
         matrix = as_array(A, "A")
         return MatrixLinearOperator(matrix.reshape((-1, *matrix.shape[-2:]))[0])
@@ -109,33 +120,43 @@ class SolverInfo:
 
 
 _NEEDS = {
+    "CHOLMOD": "definite",
+    "SpSolveTriangular": "triangular",
     "Cholesky": "definite",
     "CG": "definite",
     "Triangular": "triangular",
     "Tridiagonal": "tridiagonal",
     "Diagonal": "diagonal",
 }
-_RECTANGULAR = {"QR", "SVD", "LSMR", "Normal"}
-_ITERATIVE = {"CG", "GMRES", "BiCGStab", "LSMR", "Normal"}
+_RECTANGULAR = {"QR", "SVD", "LSMR", "Normal", "SciPyIterative"}
+_ITERATIVE = {"CG", "GMRES", "BiCGStab", "LSMR", "Normal", "SciPyIterative", "PyAMG"}
 #: How to make those that need arguments.
-_EXAMPLES = {"Normal": lambda: solvers.Normal(solvers.CG())}
+_EXAMPLES = {
+    "Normal": lambda: solvers.Normal(solvers.CG()),
+    "SciPyIterative": lambda: solvers.SciPyIterative("lsmr"),
+    "HostSolver": lambda: solvers.HostSolver(factorize=abs, solve=pow),
+}
 
 
 def list_solvers() -> list[SolverInfo]:
-    """Every solver that the package has: its name, kind and what it needs of an operator."""
+    """Every solver that can be used here (its library is there): name, kind, what it needs."""
     rows = []
     for name, cls in sorted(vars(solvers).items()):
         is_solver = inspect.isclass(cls) and issubclass(cls, AbstractLinearSolver)
-        if not is_solver or cls is AbstractLinearSolver:
+        if not is_solver or inspect.isabstract(cls):
             continue
         make = _EXAMPLES.get(name, cls)
+        try:
+            example = make()
+        except ImportError:  # an extra that is not installed
+            continue
         rows.append(
             SolverInfo(
                 name=name,
                 kind="iterative" if name in _ITERATIVE else "direct",
                 needs=_NEEDS.get(name, "nothing" if name in _RECTANGULAR else "square"),
                 rectangular=name in _RECTANGULAR,
-                assumes_full_rank=make().assume_full_rank(),
+                assumes_full_rank=example.assume_full_rank(),
             )
         )
     return rows

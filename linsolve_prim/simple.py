@@ -43,9 +43,9 @@ def solve(
     - `A`: an array `(..., N, N)` of NumPy or JAX (or anything with `__dlpack__`); a `BCOO` or `BCSR`
       or `scipy.sparse` matrix; an `AbstractLinearOperator`; or a Python function of x (and `args`)
       that is linear or affine in x: for f(x) = Ax + c, `Ax = b − c` is solved.
-    - `b`: for sparse A `(N,)` or `(N, K)`; for arrays `(..., N)` if `b.ndim == A.ndim - 1` or `b.ndim == 1` (vectors), else
+    - `b`: for arrays `(..., N)` if `b.ndim == A.ndim - 1` or `b.ndim == 1` (vectors), else
       `(..., N, K)` (K right-hand sides); leading dimensions broadcast as in `jnp.linalg.solve`. For
-      operators and functions a pytree of their output structure.
+      sparse A `(N,)` or `(N, K)`. For operators and functions a pytree of their output structure.
     - `solver`: default `AutoLinearSolver(well_posed=True)`.
     - `x0`: an initial guess with the shape of the solution (Krylov methods use it). For functions it
       also says what x looks like, if that is not what `b` looks like.

@@ -19,7 +19,7 @@ LAYERS = [
     ["host"],
     ["solvers"],
     ["primitive"],
-    ["adjoint", "auto", "api", "simple", "explain", "internal"],
+    ["adjoint", "auto", "api", "simple", "explain", "internal", "factorization"],
     ["testing", "cli"],
     ["__init__", "__main__"],
 ]

@@ -29,7 +29,7 @@ def read_bcoo(matrix: Any) -> tuple[Array, SparsityPattern]:
     from jax.experimental.sparse import BCOO
 
     _check_jax_sparse(matrix, BCOO)
-    indices = concrete("matrix.indices", matrix.indices.reshape(-1)).reshape(-1, 2)
+    indices = concrete("matrix.indices", matrix.indices, axes=2)
     inside = np.all(indices < np.asarray(matrix.shape), axis=1)
     kept = np.flatnonzero(inside)
     data = matrix.data if len(kept) == len(indices) else matrix.data[kept]

@@ -42,8 +42,8 @@ def index_dtype(*sizes: int) -> Any:
     return np.int32 if max(sizes, default=0) < 2**31 else np.int64
 
 
-def concrete(name: str, array: Any) -> np.ndarray:
-    """An index array as a NumPy array with one axis and an integer dtype."""
+def concrete(name: str, array: Any, axes: int = 1) -> np.ndarray:
+    """An index array as a NumPy array with one axis (or `axes`) and an integer dtype."""
     if isinstance(array, jax.core.Tracer):
         raise StructureError(
             f"{name}: must be known when tracing, as a sparsity pattern is compiled in; got a "
@@ -54,8 +54,9 @@ def concrete(name: str, array: Any) -> np.ndarray:
     array = np.asarray(array)
     if array.size == 0 and array.dtype == np.float64:  # what an empty list becomes
         array = array.astype(np.int32)
-    if array.ndim != 1:
-        raise StructureError(f"{name}: must have one axis; got shape {array.shape}. Ravel it.")
+    if array.ndim != axes:
+        wanted = "one axis" if axes == 1 else f"{axes} axes"
+        raise StructureError(f"{name}: must have {wanted}; got shape {array.shape}. Reshape it.")
     if array.dtype.kind not in "iu":
         raise WrongTypeError(
             f"{name}: must hold integers; got {array.dtype}. Cast it to `numpy.int32`."
