@@ -15,7 +15,7 @@ jax.config.update("jax_enable_x64", True)
 
 import linsolve_prim as lp  # noqa: E402
 
-from . import dense  # noqa: E402
+from . import dense, sparse, sparse_products  # noqa: E402
 
 
 def main() -> None:
@@ -36,6 +36,8 @@ def main() -> None:
         lambda: dense.eager(seconds),
         lambda: dense.compilation(5 if args.quick else 11),
         dense.honesty,
+        lambda: sparse_products.products(seconds),
+        lambda: sparse.direct(seconds, quick=args.quick),
     ):
         tables.append(make())
         print(tables[-1], flush=True)
