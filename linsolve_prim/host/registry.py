@@ -83,6 +83,12 @@ class Registry:
             self._entries.clear()
             self._bytes = 0
 
+    def clear_factors(self) -> None:
+        """Forget all factorizations, and keep the symbolic analyses and patterns."""
+        with self._lock:
+            for key in [k for k in self._entries if k[0] not in ("analysis", "pattern")]:
+                self._bytes -= self._entries.pop(key).size
+
     @property
     def budget(self) -> int:
         return self._budget

@@ -76,7 +76,7 @@ def _diagonals(layout: Dia, values: Array) -> list[Array]:
         known = jax.lax.optimization_barrier(jnp.asarray(rank))
         slots = starts[a:b] + known.astype(starts.dtype)
         # slots of missing entries may be past the end: a gather clamps them, and they are not used
-        entries = values.at[:, slots].get(mode="promise_in_bounds")
+        entries = values.at[:, slots].get(mode="promise_in_bounds", wrap_negative_indices=False)
         found.append(jnp.where(known != _MISSING, entries, jnp.zeros((), values.dtype)))
     return found
 

@@ -21,7 +21,7 @@ from jaxtyping import Array
 from .pattern import SparsityPattern
 
 #: Group widths; rows of other lengths are padded to the next.
-_WIDTHS = np.array([0, 1, 2, 3, 4, 6, 8, 12, 16])
+_WIDTHS = np.array([0, 1, 2, 4, 8, 16])
 CHUNK = 16
 #: A single group needs no reordering of rows: worth this much padding. [measured: gathers that are
 #: masked cost as much as others; reordering costs about two per row]
@@ -97,7 +97,7 @@ def _sums(group: Group, values: Array, x: Array) -> Array:
     for slots, columns in zip(group.slots, group.columns):
         # XLA would compute with constants when it compiles, which takes longer than the program runs
         known = jax.lax.optimization_barrier(jnp.asarray(columns))
-        entries = values.at[:, slots].get(mode="promise_in_bounds")
+        entries = values.at[:, slots].get(mode="promise_in_bounds", wrap_negative_indices=False)
         gathered = x.at[:, :, known].get(mode="promise_in_bounds", wrap_negative_indices=False)
         # padding points to entries that are there, and is not used: they may be infinite
         total += jnp.where(known >= 0, entries[:, None] * gathered, jnp.zeros((), x.dtype))

@@ -25,6 +25,12 @@ class _Factor(NamedTuple):
     refine: int
 
 
+class _Columns(NamedTuple):
+    indices: np.ndarray
+    indptr: np.ndarray
+    slots: np.ndarray  # values[slots] are the data
+
+
 class RSLab(AbstractHostSolver):
     """Supernodal LDLᵀ (for real operators tagged positive definite) or LU, by `rslab` (MIT).
 
@@ -56,34 +62,43 @@ class RSLab(AbstractHostSolver):
     def separates_analysis(self) -> bool:
         return True
 
+    def _columns(self, pattern: SparsityPattern) -> _Columns:
+        """What RSLab is given, by columns: A (not Aᵀ, whose solves take one right-hand side at a time),
+        or its lower triangle."""
+
+        def make() -> _Columns:
+            columns = pattern.T
+            if not self.symmetric:
+                return _Columns(columns.indices, columns.indptr, pattern.transpose_order)
+            lower = columns.indices >= columns.rows
+            counts = np.bincount(columns.rows[lower], minlength=pattern.shape[1])
+            indptr = np.concatenate([[0], np.cumsum(counts)]).astype(columns.indptr.dtype)
+            return _Columns(columns.indices[lower], indptr, pattern.transpose_order[lower])
+
+        return pattern.cached(("rslab", bool(self.symmetric)), make)
+
     def _matrix(self, pattern: SparsityPattern, values: np.ndarray) -> sp.csc_matrix:
-        columns = (
-            pattern.T
-        )  # A by columns: its solves take many right-hand sides, its transposed not
-        data = values[pattern.transpose_order]
-        return sp.csc_matrix((data, columns.indices, columns.indptr), shape=pattern.shape)
+        indices, indptr, slots = self._columns(pattern)
+        return sp.csc_matrix((values[slots], indices, indptr), shape=pattern.shape)
 
     def analyze(self, pattern: SparsityPattern, values: np.ndarray) -> Any:
         path = "ldlt" if self.symmetric else "lu"
-        matrix = self._matrix(pattern, values)
         settings = {} if self.ordering == "auto" else {"ordering": self.ordering}
         return require("RSLab", "rslab").analyze(
-            matrix, path=path, threads=self.threads, **settings
+            self._matrix(pattern, values), path=path, threads=self.threads, **settings
         )
 
     def factorize(self, pattern: SparsityPattern, values: np.ndarray) -> Any:
         return self.factorize_with(self.analyze(pattern, values), pattern, values)
 
     def factorize_with(self, analysis: Any, pattern: SparsityPattern, values: np.ndarray) -> Any:
-        data = values[pattern.transpose_order]
         try:
-            return _Factor(analysis.factor(data), 0)
+            return _Factor(analysis.factor(values[self._columns(pattern).slots]), 0)
         except RuntimeError:
             if self.symmetric:
                 raise
-        matrix = self._matrix(pattern, values)
         perturbed = require("RSLab", "rslab").lu(
-            matrix, preconditioner=_PERTURBATION, threads=self.threads
+            self._matrix(pattern, values), preconditioner=_PERTURBATION, threads=self.threads
         )
         return _Factor(perturbed, _REFINEMENTS)
 

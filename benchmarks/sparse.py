@@ -1,0 +1,201 @@
+"""Sparse direct solves: host libraries through JAX beside the same libraries from plain Python."""
+
+import time
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import scipy.sparse as sp
+import scipy.sparse.linalg as spla
+
+import linsolve_prim as lp
+
+from .timing import markdown
+
+
+def poisson(m: int, dims: int) -> sp.csr_matrix:
+    """The Laplacian on a grid of m points in each of 1 to 3 dimensions."""
+    line = sp.diags([-1.0, 2.0, -1.0], [-1, 0, 1], (m, m))
+    eye, out = sp.identity(m), line
+    for _ in range(dims - 1):
+        out = sp.kron(out, eye) + sp.kron(sp.identity(out.shape[0]), line)
+    return sp.csr_matrix(out)
+
+
+def convection(m: int) -> sp.csr_matrix:
+    """Convection and diffusion on a square grid, upwind: not symmetric."""
+    wind = sp.diags([-1.0, 1.0], [-1, 0], (m, m))
+    return sp.csr_matrix(poisson(m, 2) + 0.5 * sp.kron(wind, sp.identity(m)))
+
+
+def problems(quick: bool) -> dict[str, tuple[sp.csr_matrix, bool]]:
+    """Matrices by name, and whether each is definite."""
+    out = {
+        "2-D 50²": (poisson(50, 2), True),
+        "2-D 200²": (poisson(200, 2), True),
+        "3-D 20³": (poisson(20, 3), True),
+        "convection 100²": (convection(100), False),
+    }
+    if not quick:
+        out |= {
+            "2-D 400²": (poisson(400, 2), True),
+            "3-D 30³": (poisson(30, 3), True),
+            "convection 300²": (convection(300), False),
+        }
+    for matrix, _ in out.values():
+        matrix.sort_indices()
+    return out
+
+
+Run = Callable[[np.ndarray], Any]  # new values -> something to wait for
+
+
+def _raw_superlu(matrix: sp.csr_matrix, b: np.ndarray) -> Run:
+    def run(values: np.ndarray) -> Any:
+        shape = matrix.shape
+        return spla.splu(sp.csc_matrix((values, matrix.indices, matrix.indptr), shape)).solve(
+            b, "T"
+        )
+
+    return run
+
+
+def _raw_superlu_definite(matrix: sp.csr_matrix, b: np.ndarray) -> Run:
+    def run(values: np.ndarray) -> Any:
+        csc = sp.csc_matrix((values, matrix.indices, matrix.indptr), matrix.shape)
+        options = {"SymmetricMode": True}
+        lu = spla.splu(csc, permc_spec="MMD_AT_PLUS_A", diag_pivot_thresh=0.0, options=options)
+        return lu.solve(b, "T")
+
+    return run
+
+
+def _raw_rslab(matrix: sp.csr_matrix, b: np.ndarray, definite: bool) -> Run:
+    import rslab
+
+    csc = (sp.tril(matrix) if definite else matrix).tocsc()
+    slots = sp.csr_matrix((np.arange(1, matrix.nnz + 1), matrix.indices, matrix.indptr))
+    order = (sp.tril(slots) if definite else slots).tocsc().data - 1
+    analysis = rslab.analyze(csc, path="ldlt" if definite else "lu", threads=1)
+    many = np.asfortranarray(b) if b.ndim == 2 else b
+
+    def run(values: np.ndarray) -> Any:
+        factor = analysis.factor(values[order])
+        return factor.solve_many(many) if b.ndim == 2 else factor.solve(b)
+
+    return run
+
+
+def _raw_cholmod(matrix: sp.csr_matrix, b: np.ndarray) -> Run:
+    from cvxopt import cholmod, spmatrix
+    from cvxopt import matrix as dense
+
+    rows, columns = matrix.tocoo().row, matrix.tocoo().col
+    lower = rows >= columns
+    i, j = dense(rows[lower].astype(np.int64)), dense(columns[lower].astype(np.int64))
+
+    def run(values: np.ndarray) -> Any:
+        a = spmatrix(dense(values[lower]), i, j, matrix.shape)
+        factor, rhs = cholmod.symbolic(a), dense(b)
+        cholmod.numeric(a, factor)
+        cholmod.solve(factor, rhs)
+        return np.array(rhs)
+
+    return run
+
+
+def _ours(matrix: sp.csr_matrix, b: np.ndarray, solver: Any, definite: bool, what: str) -> Run:
+    tags = lp.positive_semidefinite_tag if definite else ()
+    pattern = lp.SparsityPattern.from_scipy(matrix)
+
+    def solve(values: Any, rhs: Any) -> Any:
+        operator = lp.SparseLinearOperator(values, pattern, tags)
+        return lp.linear_solve(operator, rhs, solver, throw=False).value
+
+    if what == "gradient":
+        loss = lambda values, rhs: jnp.sum(jnp.sin(solve(values, rhs)))
+        fn = jax.jit(jax.value_and_grad(loss, (0, 1)))
+    elif what == "many":
+        fn = jax.jit(jax.vmap(solve, (None, 1), 1))
+    else:
+        fn = jax.jit(solve)
+    rhs = jnp.asarray(b)
+    return lambda values: jax.block_until_ready(fn(jnp.asarray(values), rhs))
+
+
+def _jax_spsolve(matrix: sp.csr_matrix, b: np.ndarray, what: str) -> Run:
+    from jax.experimental.sparse.linalg import spsolve
+
+    indices, indptr = jnp.asarray(matrix.indices), jnp.asarray(matrix.indptr)
+    solve = lambda values, rhs: spsolve(values, indices, indptr, rhs)
+    loss = lambda values, rhs: jnp.sum(jnp.sin(solve(values, rhs)))
+    fn = jax.jit(jax.value_and_grad(loss, (0, 1)) if what == "gradient" else solve)
+    rhs = jnp.asarray(b)
+    return lambda values: jax.block_until_ready(fn(jnp.asarray(values), rhs))
+
+
+def _time(runs: dict[str, Run], values: np.ndarray, seconds: float) -> dict[str, float]:
+    """Medians in ms, each call with values of its own; contestants take turns."""
+    samples: dict[str, list[float]] = {name: [] for name in runs}
+    for run in runs.values():
+        run(values)
+    start, i = time.perf_counter(), 0
+    while i < 3 or time.perf_counter() - start < seconds:
+        i += 1
+        for name, run in runs.items():
+            fresh = values * (1 + 1e-3 * i)
+            lp.host.registry.clear_factors()
+            began = time.perf_counter()
+            run(fresh)
+            samples[name].append(1e3 * (time.perf_counter() - began))
+    return {name: float(np.median(times)) for name, times in samples.items()}
+
+
+def _contestants(matrix: Any, b: Any, definite: bool, what: str) -> dict[str, Run]:
+    many = what == "many"
+    runs: dict[str, Run] = {"scipy splu": _raw_superlu(matrix, b)}
+    if definite:
+        runs["scipy splu, symmetric"] = _raw_superlu_definite(matrix, b)
+    found = {library.solver for library in lp.host.available()}
+    if "RSLab" in found:
+        runs["rslab"] = _raw_rslab(matrix, b, definite)
+    if "CHOLMOD" in found and definite:
+        runs["cvxopt cholmod"] = _raw_cholmod(matrix, b)
+    ours = {"ours, SuperLU": lp.SuperLU}
+    if "RSLab" in found:
+        ours["ours, RSLab"] = lp.RSLab
+    if "CHOLMOD" in found:
+        ours |= {"ours, UMFPACK": lp.UMFPACK} | ({"ours, CHOLMOD": lp.CHOLMOD} if definite else {})
+    if "PARDISO" in found:
+        ours["ours, PARDISO"] = lp.PARDISO
+    if "KLU" in found:
+        ours["ours, KLU"] = lp.KLU
+    for name, solver in ours.items():
+        runs[name] = _ours(matrix, b, solver(), definite, what)
+    if not many:
+        runs["jax spsolve"] = _jax_spsolve(matrix, b, what)
+    return runs
+
+
+def direct(seconds: float, quick: bool = True) -> str:
+    """Forward, value and gradient, and 32 right-hand sides: relative to SciPy's `splu` and one solve."""
+    rng, rows, names = np.random.default_rng(0), [], []
+    for name, (matrix, definite) in problems(quick).items():
+        for what in ("forward", "gradient", "many"):
+            n = matrix.shape[0]
+            b = rng.normal(size=(n, 32) if what == "many" else n)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                times = _time(_contestants(matrix, b, definite, what), matrix.data, seconds)
+            names += [key for key in times if key not in names]
+            base = times["scipy splu"]
+            rows.append((f"{name}, {what}", base, {k: v / base for k, v in times.items()}))
+    body = []
+    for title, base, ratios in rows:
+        cells = [f"{ratios[k]:.2f}" if k in ratios else "–" for k in names[1:]]
+        body.append([title, f"{base:.1f}", *cells])
+    header = ["", "scipy splu (factor, solve), ms", *(f"{k}, ×" for k in names[1:])]
+    return markdown("Sparse direct solves, fresh values in each call", header, body)
