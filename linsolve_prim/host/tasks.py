@@ -106,6 +106,8 @@ def solve(
 
 def _factor(task: Task, handle: np.ndarray, values: np.ndarray) -> Any:
     library = task.library
+    if 0 in task.pattern.shape:  # there is nothing to ask a library for
+        return None
 
     def make() -> Any:
         if not np.all(np.isfinite(values)):  # libraries call it singular, or return numbers
@@ -180,6 +182,8 @@ def _is_nonfinite(factor: Any) -> bool:
 
 def _try(task: Task, factor: Any, b: np.ndarray, transpose: bool) -> _Out:
     """What the library makes of it, as arrays of our own."""
+    if 0 in task.pattern.shape:
+        return _nothing(task, b, transpose)
     out = factor
     if not isinstance(factor, Failed):
         out = _guarded(lambda: _call_library(task, factor, b, transpose))
@@ -187,6 +191,12 @@ def _try(task: Task, factor: Any, b: np.ndarray, transpose: bool) -> _Out:
         x = np.full((len(b), task.pattern.shape[0 if transpose else 1]), np.nan, b.dtype)
         return x, np.full(len(b), _CODES[out.result], np.int32), np.zeros(len(b), np.int32)
     return out
+
+
+def _nothing(task: Task, b: np.ndarray, transpose: bool) -> _Out:
+    """The solution of a system without equations or without unknowns; few libraries know it."""
+    x = np.zeros((len(b), task.pattern.shape[0 if transpose else 1]), b.dtype)
+    return x, np.full(len(b), SUCCESSFUL, np.int32), np.zeros(len(b), np.int32)
 
 
 def _call_library(task: Task, factor: Any, b: np.ndarray, transpose: bool) -> _Out:

@@ -99,16 +99,19 @@ class PyAMG(AbstractHostSolver):
         conjugate = transpose and self.symmetry == "hermitian" and np.iscomplexobj(b)
         x, results, steps = np.zeros_like(b), [], []
         for i, rhs in enumerate(b.conj() if conjugate else b):
-            norm, residuals = float(np.linalg.norm(rhs)), [0.0]
-            rtol = self._rtol(b.dtype)
-            bound = max(rtol * norm, self.atol)
-            if norm > 0:
-                residuals = []
-                x[i] = hierarchy.solve(
-                    rhs, tol=0.5 * bound / norm, maxiter=min(self.max_steps, len(rhs)), cycle=self.cycle,
-                    accel=self.accel, residuals=residuals,
-                )  # fmt: skip
-            good = np.linalg.norm(rhs - matrix @ x[i]) <= 1.001 * bound
+            residuals, good = [0.0], True
+            size = float(np.abs(rhs).max())  # scaled, so that no square over- or underflows
+            if size > 0:
+                rhs = rhs / np.asarray(size, rhs.real.dtype)
+                norm, residuals = float(np.linalg.norm(rhs)), []
+                bound = max(self._rtol(b.dtype) * norm, self.atol / size)
+                with np.errstate(all="ignore"):
+                    y = hierarchy.solve(
+                        rhs, tol=0.5 * bound / norm, maxiter=min(self.max_steps, len(rhs)),
+                        cycle=self.cycle, accel=self.accel, residuals=residuals,
+                    )  # fmt: skip
+                    good = np.linalg.norm(rhs - matrix @ y) <= 1.001 * bound
+                    x[i] = size * y
             results.append("successful" if good else "max_steps_reached")
             steps.append(max(0, len(residuals) - 1))
         return Solved(x.conj() if conjugate else x, results, np.array(steps))

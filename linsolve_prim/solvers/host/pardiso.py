@@ -9,6 +9,7 @@ import numpy as np
 import scipy.sparse as sp
 
 from ...host.available import require
+from ...host.tasks import Refused
 from ...operators import AbstractLinearOperator, is_positive_semidefinite
 from ...sparse.pattern import SparsityPattern
 from .base import AbstractHostSolver
@@ -67,6 +68,9 @@ class PARDISO(AbstractHostSolver):
         data = np.asarray(values, np.complex128 if is_complex else np.float64)
         matrix = sp.csr_matrix((data, pattern.indices, pattern.indptr), shape=pattern.shape)
         if self.definite and not is_complex:
+            # its ordering of a symmetric matrix loops for ever if diagonal entries are missing
+            if np.any(matrix.diagonal() <= 0):
+                raise Refused("singular", "a diagonal entry of a definite matrix is not positive")
             upper = sp.csr_matrix(sp.triu(matrix))
             return _Factor(upper, mkl.MTYPE_REAL_SYM_POSDEF, {}, both=True)
         kind = mkl.MTYPE_COMPLEX_NONSYM if is_complex else mkl.MTYPE_REAL_NONSYM

@@ -114,17 +114,24 @@ class SciPyIterative(AbstractHostSolver):
         x = np.zeros((len(b), matrix.shape[1]), b.dtype)
         results, steps = [], []
         for i, rhs in enumerate(b):
-            x[i], result, count = self._one(matrix, rhs, preconditioner)
+            size = float(np.abs(rhs).max())  # scaled, so that no square over- or underflows
+            if size > 0:
+                rhs = rhs / np.asarray(size, rhs.real.dtype)
+            y, result, count = self._one(matrix, rhs, size, preconditioner)
+            with np.errstate(over="ignore"):
+                x[i] = size * y
             results.append(result)
             steps.append(count)
         return Solved(x, results, np.array(steps))
 
-    def _one(self, matrix: Any, b: np.ndarray, preconditioner: Any) -> tuple[Any, str, int]:
-        norm = float(np.linalg.norm(b))
-        if norm == 0:
+    def _one(
+        self, matrix: Any, b: np.ndarray, size: float, preconditioner: Any
+    ) -> tuple[Any, str, int]:
+        """The solution for b = rhs/size; `atol` is meant for that of rhs."""
+        if size == 0:
             return np.zeros(matrix.shape[1], b.dtype), "successful", 0
-        rtol = self._rtol(b.dtype)
-        bound, asked, steps = max(rtol * norm, self.atol), 0.5 * max(rtol, self.atol / norm), 0
+        norm, rtol, atol = float(np.linalg.norm(b)), self._rtol(b.dtype), self.atol / size
+        bound, asked, steps = max(rtol * norm, atol), 0.5 * max(rtol, atol / norm), 0
         x = np.zeros(matrix.shape[1], b.dtype)
         run = _RUN.get(self.name, _krylov)
         for _ in range(_ATTEMPTS):
