@@ -27,6 +27,7 @@ from .operators import (
 )
 from .simple import as_array, is_matrix
 from .solvers.base import AbstractLinearSolver
+from .solvers.host import AbstractHostSolver
 from .sparse.operator import SparseLinearOperator
 from .sparse.triplets import from_any, is_sparse
 
@@ -117,6 +118,7 @@ class SolverInfo:
     needs: str
     rectangular: bool
     assumes_full_rank: bool
+    on_host: bool
 
 
 _NEEDS = {
@@ -157,6 +159,7 @@ def list_solvers() -> list[SolverInfo]:
                 needs=_NEEDS.get(name, "nothing" if name in _RECTANGULAR else "square"),
                 rectangular=name in _RECTANGULAR,
                 assumes_full_rank=example.assume_full_rank(),
+                on_host=isinstance(example, AbstractHostSolver),
             )
         )
     return rows

@@ -116,10 +116,10 @@ def solve_all(problem: Problem, field: jax.Array) -> lp.Solution:
     return jax.vmap(solve)(jnp.asarray(problem.loads))
 
 
-def make_operator(problem: Problem, field: jax.Array) -> lp.MatrixLinearOperator:
+def make_operator(problem: Problem, field: jax.Array) -> lp.SparseLinearOperator:
     """A(exp(field)), which the solver is chosen by."""
     tags = lp.positive_semidefinite_tag if problem.definite else ()
-    return lp.MatrixLinearOperator(problem.assemble(jnp.exp(field)), tags)
+    return lp.SparseLinearOperator(problem.assemble(jnp.exp(field)), problem.pattern, tags)
 
 
 def observe(problem: Problem, exact: np.ndarray, noise: float, rng: np.random.Generator) -> Data:
@@ -220,6 +220,7 @@ def _report_problem(problem: Problem, choice: Choice) -> None:
     for text in problem.notes:
         row("", text)
     row("unknowns", f"{n}, with {loads} right-hand sides; log κ at {len(problem.points)} points")
+    row("matrix", f"sparse, {problem.pattern.nnz} entries")
     row("solver", f"{choice.solver!r}, because {choice.reason}")
     row("", "one factorization for all right-hand sides, and for the gradient")
 

@@ -11,19 +11,21 @@ import numpy as np
 import scipy.sparse as sp
 import scipy.sparse.linalg
 
-from ..auto import MATRIX_FREE_SIZE
+from ..sparse.operator import SparseLinearOperator
+from ..sparse.pattern import SparsityPattern
 from .reading import BadInput, read_matrix
 from .structure import is_equal
 
 #: Where the sources are, on the two rings that the meshes' coordinates are scaled to hold.
 _RINGS = ((0.9, 4), (2.1, 6))
 _WIDTH = 0.6  # of a source
+LARGEST = 4096  # unknowns: the penalty's matrix is dense
 
 
 class Problem(NamedTuple):
     """m points carry the field, n ≤ m of them (`free`) an unknown each.
 
-    `assemble` maps κ of shape `(m,)` to A of shape `(n, n)`, differentiably. `loads` has one
+    `assemble` maps κ of shape `(m,)` to the values of A on `pattern`, differentiably. `loads` has one
     right-hand side a row, `(k, n)`. `roughness` is the matrix of the penalty, `weights` the area
     that belongs to each point, `truth` the field log κ that is looked for. If `definite`, A is
     positive definite for every κ > 0.
@@ -33,6 +35,7 @@ class Problem(NamedTuple):
     points: np.ndarray
     triangles: np.ndarray | None
     free: np.ndarray
+    pattern: SparsityPattern
     assemble: Callable[[jax.Array], jax.Array]
     loads: np.ndarray
     roughness: np.ndarray
@@ -73,8 +76,9 @@ def airfoil_problem() -> Problem:
         ) from None
     example = pyamg.gallery.load_example("airfoil")
     problem = mesh_problem(example["vertices"], example["elements"].astype(np.int64))
-    assembled = np.asarray(problem.assemble(jnp.ones(len(problem.points))))
-    difference = abs(assembled - example["A"].toarray()).max()
+    values = problem.assemble(jnp.ones(len(problem.points)))
+    assembled = SparseLinearOperator(values, problem.pattern).to_scipy()
+    difference = abs(assembled - example["A"]).max()
     return problem._replace(
         title="PyAMG's airfoil, linear finite elements",
         notes=[f"with κ = 1 this is PyAMG's own matrix: max |difference| = {difference:.1e}"],
@@ -87,16 +91,18 @@ def mesh_problem(points: np.ndarray, triangles: np.ndarray) -> Problem:
     stiffness, areas = element_matrices(points, triangles)
     outer = boundary_points(triangles)
     free = np.setdiff1d(np.arange(m), outer)
-    number = np.full(m, len(free))  # of each point among the unknowns; one too many: dropped
+    number = np.full(m, -1)  # of each point among the unknowns
     number[free] = np.arange(len(free))
-    rows = jnp.asarray(np.repeat(number[triangles], 3, axis=1).reshape(-1, 3, 3))
-    columns = jnp.asarray(np.tile(number[triangles], (1, 3)).reshape(-1, 3, 3))
+    rows = np.repeat(number[triangles], 3, axis=1).ravel()
+    columns = np.tile(number[triangles], (1, 3)).ravel()
+    inside = np.flatnonzero((rows >= 0) & (columns >= 0))  # entries between two unknowns
+    size = (len(free), len(free))
+    pattern, slots = SparsityPattern.from_coo(rows[inside], columns[inside], size)
     local, corners = jnp.asarray(stiffness), jnp.asarray(triangles)
 
     def assemble(kappa: jax.Array) -> jax.Array:
         entries = kappa[corners].mean(axis=1)[:, None, None] * local
-        zeros = jnp.zeros((len(free), len(free)), entries.dtype)
-        return zeros.at[rows, columns].add(entries, mode="drop")
+        return jnp.zeros(pattern.nnz, entries.dtype).at[slots].add(entries.ravel()[inside])
 
     weights = np.bincount(triangles.ravel(), np.repeat(areas / 3, 3), minlength=m)
     return Problem(
@@ -104,6 +110,7 @@ def mesh_problem(points: np.ndarray, triangles: np.ndarray) -> Problem:
         points=points,
         triangles=triangles,
         free=free,
+        pattern=pattern,
         assemble=assemble,
         loads=_sources(points, weights)[:, free],
         roughness=_sum_elements(stiffness, triangles, m),
@@ -149,23 +156,33 @@ def file_problem(path: str) -> Problem:
     _check_file(matrix, path)
     couplings = matrix - sp.diags_array(matrix.diagonal())
     row_sums = matrix.sum(axis=1)
-    fixed, sums = jnp.asarray(couplings.toarray()), jnp.asarray(row_sums)
+    couplings = sp.csr_array(couplings)
+    couplings.eliminate_zeros()
+    couplings.sort_indices()
+    entries, everyone = couplings.tocoo(), np.arange(n)
+    pattern, slots = SparsityPattern.from_coo(
+        np.concatenate([entries.row, everyone]), np.concatenate([entries.col, everyone]), (n, n)
+    )
+    fixed, sums = jnp.asarray(entries.data), jnp.asarray(row_sums)
 
     def assemble(kappa: jax.Array) -> jax.Array:
-        scaled = fixed * (0.5 * (kappa[:, None] + kappa[None, :]))
-        return scaled + jnp.diag(sums - scaled.sum(axis=1))
+        scaled = fixed * (0.5 * (kappa[entries.row] + kappa[entries.col]))
+        diagonal = sums.at[entries.row].add(-scaled)
+        both = jnp.concatenate([scaled, diagonal])
+        return jnp.zeros(pattern.nnz, both.dtype).at[slots].add(both)
 
     # Symmetric, no positive coupling, no negative row sum: Σ −aᵢⱼ(κᵢ+κⱼ)/2·(uᵢ−uⱼ)² + Σ sᵢuᵢ² ≥ 0.
     tiny = 1e-12 * abs(matrix).max()
     definite = is_equal(matrix, matrix.T) and couplings.max() <= 0 and row_sums.min() >= -tiny
     laplacian = graph_laplacian(couplings)
     points = graph_points(laplacian)
-    words = "an M-matrix: positive definite for every κ" if definite else "no M-matrix: LU is used"
+    words = "an M-matrix: positive definite for every κ" if definite else "no M-matrix"
     return Problem(
         title=f"{path}, couplings scaled by κ",
         points=points,
         triangles=None,
         free=np.arange(n),
+        pattern=pattern,
         assemble=assemble,
         loads=_sources(points, np.ones(n)),
         roughness=laplacian.toarray() / laplacian.diagonal().mean(),
@@ -178,10 +195,10 @@ def file_problem(path: str) -> Problem:
 
 def _check_file(matrix: sp.csr_array, path: str) -> None:
     n, columns = matrix.shape
-    if n != columns or not 3 < n <= MATRIX_FREE_SIZE:
+    if n != columns or not 3 < n <= LARGEST:
         raise BadInput(
-            f"--file: must hold a square matrix of 4 to {MATRIX_FREE_SIZE} unknowns (it is made "
-            f"dense here); {path} is {n} x {columns}. Take another one, or use `solve`."
+            f"--file: must hold a square matrix of 4 to {LARGEST} unknowns; {path} is {n} x "
+            f"{columns}. Take another one, or use `solve`."
         )
     if np.iscomplexobj(matrix) or not np.all(np.isfinite(matrix.data)):
         raise BadInput(

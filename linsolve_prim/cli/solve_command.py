@@ -16,6 +16,7 @@ import numpy as np
 import linsolve_prim as lp
 
 from ..auto import MATRIX_FREE_SIZE
+from ..solvers.host.scipy_iterative import NAMES as SCIPY_NAMES
 from . import FAILURE, SUCCESS, TAGS
 from .checking import check_solution
 from .reading import BadInput, Matrix, System, check_out, dense, read_system, write_vector
@@ -24,11 +25,12 @@ from .structure import Found, find_structure
 
 _SETTINGS = ("rtol", "atol", "max_steps", "restart")
 _TOLERANCES = ("rtol", "atol")
-#: Where fewer of its entries are not zero, a product by entries beats the dense one: 260 steps of
-#: BiCGStab on helmholtz_2D (0.6 % full) take 0.26 instead of 11 s [measured: this command].
-_SPARSE = 0.05
-#: Solvers that need no dense matrix, beside the iterative ones.
+#: Direct solvers that need no dense matrix, beside those of host libraries.
 _LIGHT = ("Diagonal", "Tridiagonal")
+#: Iterative methods of SciPy, by the names that --solver takes.
+_SCIPY = {f"scipy-{name}": name for name in SCIPY_NAMES}
+#: Those that cannot be made from their name alone.
+_NAMELESS = ("scipyiterative", "hostsolver", "normal")
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -45,7 +47,7 @@ def _run(arguments: argparse.Namespace, system: System, dtype: np.dtype) -> int:
     matrix = system.matrix
     found = _find(arguments, matrix)
     tags = found.tags | set(arguments.tag)
-    operator = make_operator(matrix, dtype, tags, _by_products(arguments.solver, matrix))
+    operator = make_operator(matrix, dtype, tags, _stays_sparse(arguments.solver, matrix))
     solver, reason = _choose(arguments, operator)
     report_plan(arguments, system, operator, solver, reason, found.words)
     options = _options(arguments, matrix, dtype)
@@ -84,46 +86,48 @@ def _find(arguments: argparse.Namespace, matrix: Matrix) -> Found:
     return find_structure(matrix, MATRIX_FREE_SIZE if asks else 0)
 
 
-def _by_products(solver: str, matrix: Matrix) -> bool:
-    """Whether A stays sparse: if it is large, or if an iterative solver can use its many zeros."""
+def _infos() -> dict[str, Any]:
+    """What --solver takes."""
+    infos = {info.name.lower(): info for info in lp.list_solvers()}
+    scipy = infos["scipyiterative"]
+    named = {name: info for name, info in infos.items() if name not in _NAMELESS}
+    return named | {key: dataclasses.replace(scipy, name=key) for key in _SCIPY}
+
+
+def _needs_dense(info: Any) -> bool:
+    return info.kind == "direct" and not info.on_host and info.name not in _LIGHT
+
+
+def _stays_sparse(solver: str, matrix: Matrix) -> bool:
+    """Whether A stays sparse: unless a solver was named that needs it dense, and can have it."""
     if isinstance(matrix, np.ndarray):
         return False
-    kinds = {info.name.lower(): info.kind for info in lp.list_solvers()}
-    few = matrix.nnz < _SPARSE * matrix.shape[0] * matrix.shape[1]
-    return max(matrix.shape) > MATRIX_FREE_SIZE or (few and kinds.get(solver) == "iterative")
+    info = _infos().get(solver)
+    square = matrix.shape[0] == matrix.shape[1]
+    dense_needed = (info is None and not square) if info is None else _needs_dense(info)
+    return not dense_needed or max(matrix.shape) > MATRIX_FREE_SIZE
 
 
 def make_operator(
-    matrix: Matrix, dtype: np.dtype, tags: Any, by_products: bool
+    matrix: Matrix, dtype: np.dtype, tags: Any, sparse: bool
 ) -> lp.AbstractLinearOperator:
-    """The matrix as a dense array, or as the function that multiplies with its entries."""
-    if by_products:  # these two would only lead to a solver that needs the dense matrix
-        tags = set(tags) - {"lower-triangular", "upper-triangular"}
+    """The matrix as a dense array, or as it is."""
     tags = frozenset(getattr(lp, TAGS[tag]) for tag in tags)
     if matrix.shape[0] != matrix.shape[1] and tags:
         raise BadInput(
             f"--tag: speaks of square matrices, and A is {by(matrix.shape)}. Leave it out."
         )
     with np.errstate(over="ignore"):  # becomes infinity, which the solve reports
-        if isinstance(matrix, np.ndarray) or not by_products:
+        if isinstance(matrix, np.ndarray) or not sparse:
             return lp.MatrixLinearOperator(jnp.asarray(dense(matrix).astype(dtype)), tags)
-        values = jnp.asarray(matrix.data.astype(dtype))
-    row_of_entry = np.repeat(np.arange(matrix.shape[0]), np.diff(matrix.indptr))
-    rows, columns = jnp.asarray(row_of_entry, jnp.int32), jnp.asarray(matrix.indices, jnp.int32)
-
-    def product(x: jax.Array) -> jax.Array:
-        terms = values * x[columns]
-        return jax.ops.segment_sum(terms, rows, matrix.shape[0], indices_are_sorted=True)
-
-    like = jax.ShapeDtypeStruct((matrix.shape[1],), values.dtype)
-    return lp.FunctionLinearOperator(product, like, tags)
+        return lp.SparseLinearOperator.from_scipy(matrix.astype(dtype), tags)
 
 
 def _choose(
     arguments: argparse.Namespace, operator: lp.AbstractLinearOperator
 ) -> tuple[lp.AbstractLinearSolver[Any], str]:
     """The solver with its settings, and why it is this one."""
-    infos = {info.name.lower(): info for info in lp.list_solvers()}
+    infos = _infos()
     name, rows, columns = arguments.solver.lower(), operator.out_size(), operator.in_size()
     if name != "auto" and name not in infos:
         known = ", ".join(["auto", *infos])
@@ -139,13 +143,12 @@ def _choose(
         info = infos[type(default).__name__.lower()]
     else:
         info, reason = infos[name], "as asked for"
-        default = getattr(lp, info.name)()
+        default = lp.SciPyIterative(_SCIPY[name]) if name in _SCIPY else getattr(lp, info.name)()
         _check_definite(info, operator)
-    dense_needed = info.kind == "direct" and info.name not in _LIGHT
-    if dense_needed and isinstance(operator, lp.FunctionLinearOperator):
+    if _needs_dense(info) and isinstance(operator, lp.SparseLinearOperator):
         raise BadInput(
             f"--solver: {name} needs a dense matrix, and this sparse one is {rows} x {columns}; up "
-            f"to {MATRIX_FREE_SIZE} unknowns are made dense. Use cg, gmres, bicgstab or lsmr."
+            f"to {MATRIX_FREE_SIZE} unknowns are made dense. Use superlu, cg, gmres or lsmr."
         )
     return _with_settings(default, info, arguments), reason
 
@@ -170,13 +173,16 @@ def _with_settings(
             f"--{key.replace('_', '-')}: is no setting of {info.name}. Leave it out, or name an "
             "iterative solver, such as --solver gmres."
         )
-    if arguments.preconditioner and (info.kind != "iterative" or info.name == "LSMR"):
+    plain = info.kind != "iterative" or info.name == "LSMR" or info.on_host
+    if arguments.preconditioner and plain:
         raise BadInput(
             f"--preconditioner: is not used by {info.name}. Leave it out, or name a solver that "
             "takes one, such as --solver gmres."
         )
     own = {key: value for key, value in given.items() if key in fields}
     try:
+        if isinstance(solver, lp.SciPyIterative):
+            own["name"] = solver.name
         return type(solver)(**own) if own else solver
     except ValueError as error:
         raise BadInput(f"--solver {info.name.lower()}: {error}") from None

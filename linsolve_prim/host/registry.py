@@ -86,7 +86,9 @@ class Registry:
     def clear_factors(self) -> None:
         """Forget all factorizations, and keep the symbolic analyses and patterns."""
         with self._lock:
-            for key in [k for k in self._entries if k[0] not in ("analysis", "pattern")]:
+            kept = ("analysis", "pattern")
+            others = [k for k in self._entries if not (isinstance(k, tuple) and k[0] in kept)]
+            for key in others:
                 self._bytes -= self._entries.pop(key).size
 
     @property
