@@ -45,6 +45,10 @@ def _memory_limit() -> int:
 _COUNTERS = ("factorizations", "analyses", "hits", "joined", "callbacks", "evicted", "fallbacks")
 
 
+_FIRST_ROOM = 64 << 20
+_REMEMBERED = 4096  # evicted keys
+
+
 class Registry:
     """A thread-safe cache of factorizations and symbolic analyses, least recently used first out.
 
@@ -54,12 +58,18 @@ class Registry:
       `callbacks`, `evicted`, `fallbacks` (to SuperLU) since the last `reset_stats()`; `bytes` and
       `live` (number of entries) now.
     - `budget`: bytes; by default a quarter of the machine's memory. The newest entry is kept even if
-      it alone is larger.
+      it alone is larger. Unless you set a budget, not all of it is used at once: see `_room`.
     - `clear()` forgets everything; `with override(budget=...)` sets a budget for a while.
     """
 
     def __init__(self, budget: int | None = None):
         self._budget = _memory_limit() // 4 if budget is None else _checked(budget)
+        # Memory that was never used before is slow (a page fault for every 4 KiB), and most factors
+        # are not asked for again. So the registry begins with a part of its budget, and takes twice
+        # as much whenever it is asked for something that it has evicted.
+        self._room = max(_FIRST_ROOM, self._budget // 64) if budget is None else self._budget
+        self._adapts = budget is None
+        self._evicted: collections.OrderedDict[Hashable, None] = collections.OrderedDict()
         self._entries: collections.OrderedDict[Hashable, _Entry] = collections.OrderedDict()
         self._making: dict[Hashable, concurrent.futures.Future[Any]] = {}
         self._bytes = 0
@@ -81,6 +91,7 @@ class Registry:
     def clear(self) -> None:
         with self._lock:
             self._entries.clear()
+            self._evicted.clear()
             self._bytes = 0
 
     def clear_factors(self) -> None:
@@ -98,17 +109,21 @@ class Registry:
     @budget.setter
     def budget(self, budget: int) -> None:
         with self._lock:
-            self._budget = _checked(budget)
+            self._budget = self._room = _checked(budget)
+            self._adapts = False
             self._evict()
 
     @contextlib.contextmanager
     def override(self, *, budget: int) -> Iterator[Registry]:
         """Another budget inside of a `with` block."""
-        before, self.budget = self.budget, budget
+        before = self._budget, self._room, self._adapts
+        self.budget = budget
         try:
             yield self
         finally:
-            self.budget = before
+            with self._lock:
+                self._budget, self._room, self._adapts = before
+                self._evict()
 
     @property
     def last_error(self) -> str:
@@ -153,6 +168,9 @@ class Registry:
                 self._entries.move_to_end(key)
                 self._counts["hits"] += 1
                 return entry.value
+            if key in self._evicted and self._adapts:
+                self._room = min(self._budget, 2 * self._room)
+                del self._evicted[key]
             future = self._making.get(key)
             mine = future is None
             if future is None:
@@ -180,10 +198,13 @@ class Registry:
         return value
 
     def _evict(self) -> None:
-        while self._bytes > self._budget and len(self._entries) > 1:
-            _, entry = self._entries.popitem(last=False)
+        while self._bytes > min(self._room, self._budget) and len(self._entries) > 1:
+            key, entry = self._entries.popitem(last=False)
             self._bytes -= entry.size
             self._counts["evicted"] += 1
+            self._evicted[key] = None
+            if len(self._evicted) > _REMEMBERED:
+                self._evicted.popitem(last=False)
 
 
 def _checked(budget: int) -> int:

@@ -62,10 +62,16 @@ class Task:
         if isinstance(self.pattern, SparsityPattern):
             return self, values
         values, pattern = unpack(values, self.pattern)
-        return Task(self.library, pattern), values
+        return task_of(self.library, pattern), values
 
     def __repr__(self) -> str:
         return f"<{self.library!r} on {self.pattern!r}>"
+
+
+@functools.lru_cache(maxsize=4096)
+def task_of(library: Any, pattern: Any) -> Task:
+    """One object for equal tasks: comparing them by content costs more than a small solve."""
+    return Task(library, pattern)
 
 
 # ---- The callbacks -------------------------------------------------------------------------------
@@ -95,8 +101,8 @@ def solve(
 
     def one(i: int) -> None:
         own, data = task.unpacked(values[i])
-        factor = registry.peek((own, handles[i].tobytes()))
-        if factor is None:  # evicted, or another process made it: the values are the truth
+        factor = registry.peek((own, handles[i].tobytes())) if handles[i].any() else None
+        if factor is None:  # none yet, or evicted: the values are the truth
             factor = _factor(own, handle_of(data), data)
         x[i], codes[i], steps[i] = _solve_one(own, factor, data, b[i], transpose)
 
@@ -166,7 +172,7 @@ def _solve_one(task: Task, factor: Any, values: np.ndarray, b: np.ndarray, trans
             suspect |= ~_residual_is_small(task, values, x, rhs, transpose)
         if suspect.any() and not _is_nonfinite(factor):
             registry.count("fallbacks")
-            other = Task(fallback, task.pattern)
+            other = task_of(fallback, task.pattern)
             factor = _factor(other, handle_of(values), values)
             found = _try(other, factor, rhs[suspect], transpose)
             for mine, theirs in zip((x, codes, steps), found):

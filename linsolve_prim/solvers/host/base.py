@@ -12,7 +12,7 @@ from jaxtyping import Array, PyTree
 from ..._static import Static
 from ..._types import Options
 from ...host import primitives
-from ...host.tasks import Task
+from ...host.tasks import Task, task_of
 from ...operators import AbstractLinearOperator
 from ...results import RESULTS, result_of_code
 from ...sparse.pattern import SparsityPattern
@@ -26,6 +26,20 @@ from ..structures import (
     unravel_solution,
 )
 from .parts import packed_parts
+
+
+_ON_THE_HOST = frozenset(
+    (
+        "analyze",
+        "factorize",
+        "factorize_with",
+        "fallback",
+        "nbytes",
+        "runs_in_threads",
+        "separates_analysis",
+        "solve",
+    )
+)
 
 
 class _Flags(NamedTuple):
@@ -74,6 +88,13 @@ class AbstractHostSolver(AbstractLinearSolver[_HostState]):
     releases_gil: ClassVar[bool] = False
     #: Whether operators that are not square are taken.
     rectangular: ClassVar[bool] = False
+
+    def __getattribute__(self, name: str) -> Any:
+        # Equinox makes a pytree of each bound method when it is looked up, at 40 µs a time
+        # [measured, 2-core CPU]: much of what a callback would cost.
+        if name in _ON_THE_HOST:
+            return object.__getattribute__(self, name)
+        return super().__getattribute__(name)
 
     # ---- For subclasses (on the host) ------------------------------------------------------------
 
@@ -133,7 +154,7 @@ class AbstractHostSolver(AbstractLinearSolver[_HostState]):
         if not self.rectangular:
             require_square(operator, type(self).__name__)
         values, pattern = packed_parts(operator)
-        task = Task(self.specialize(operator), pattern)
+        task = task_of(self.specialize(operator), pattern)
         handle = primitives.factorize(values, task)
         flags = _Flags(task, transposed=False, conjugated=False)
         return values, handle, pack_structures(operator), Static(flags)

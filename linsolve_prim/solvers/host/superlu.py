@@ -77,4 +77,4 @@ class SuperLU(AbstractHostSolver):
         return factor.solve(b.T, trans="N" if transpose else "T").T
 
     def nbytes(self, factor: Any) -> int:
-        return factor.nnz * 20 + 64 * factor.shape[0]
+        return 70_000 + 12 * factor.nnz  # SuperLU's first allocation is generous
