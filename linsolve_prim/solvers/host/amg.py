@@ -110,7 +110,7 @@ class PyAMG(AbstractHostSolver):
                         rhs, tol=0.5 * bound / norm, maxiter=min(self.max_steps, len(rhs)),
                         cycle=self.cycle, accel=self.accel, residuals=residuals,
                     )  # fmt: skip
-                    good = np.linalg.norm(rhs - matrix @ y) <= 1.001 * bound
+                    good = bool(np.linalg.norm(rhs - matrix @ y) <= 1.001 * bound)
                     x[i] = size * y
             results.append("successful" if good else "max_steps_reached")
             steps.append(max(0, len(residuals) - 1))
