@@ -1,7 +1,7 @@
 """What the two callbacks do on the host: factorize, and solve with factors. NumPy only; never raises.
 
 A `Task` is everything static about a factorization: the library (with its settings) and the pattern.
-With a handle it is the registry's key.
+With a dtype and a handle it is the registry's key.
 """
 
 from __future__ import annotations
@@ -101,7 +101,11 @@ def solve(
 
     def one(i: int) -> None:
         own, data = task.unpacked(values[i])
-        factor = registry.peek((own, handles[i].tobytes())) if handles[i].any() else None
+        factor = (
+            registry.peek((own, data.dtype.char, handles[i].tobytes()))
+            if handles[i].any()
+            else None
+        )
         if factor is None:  # none yet, or evicted: the values are the truth
             factor = _factor(own, handle_of(data), data)
         x[i], codes[i], steps[i] = _solve_one(own, factor, data, b[i], transpose)
@@ -121,7 +125,7 @@ def _factor(task: Task, handle: np.ndarray, values: np.ndarray) -> Any:
         # a copy: JAX's buffers do not outlive the callback, and some libraries keep what they are given
         return _guarded(lambda: _make_factor(task, np.array(values)))
 
-    return registry.get((task, handle.tobytes()), make, library.nbytes)
+    return registry.get((task, values.dtype.char, handle.tobytes()), make, library.nbytes)
 
 
 def _make_factor(task: Task, values: np.ndarray) -> Any:
@@ -130,7 +134,7 @@ def _make_factor(task: Task, values: np.ndarray) -> Any:
         return library.factorize(pattern, values)
     make = lambda: _guarded(lambda: library.analyze(pattern, values))
     size = lambda analysis: 16 * (pattern.nnz + pattern.shape[0])
-    analysis = registry.get(("analysis", task), make, size, "analyses")
+    analysis = registry.get(("analysis", task, values.dtype.char), make, size, "analyses")
     if isinstance(analysis, Failed):
         return analysis
     return library.factorize_with(analysis, pattern, values)
