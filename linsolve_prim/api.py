@@ -81,7 +81,8 @@ def linear_solve(
     - `solver`: any `AbstractLinearSolver`. The default demands a square, well-posed operator.
     - `options`: what the solver takes at run time, such as `"preconditioner"` and `"y0"` (an initial
       guess). No derivative flows into them.
-    - `state`: what `solver.init(operator, options)` returned, to save doing it again (the factor).
+    - `state`: what `solver.init(operator, options)` returned (or `factorize(operator, solver).state`),
+      to save doing it again.
     - `throw`: whether a failure raises. If `False`, look at `solution.result`; then the compiled
       program holds no host callback. It governs the tangent and cotangent solves as well.
     - `adjoint`: settings for those: a solver, or an `ImplicitAdjoint`. By default they inherit

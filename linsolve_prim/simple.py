@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import warnings
 from collections.abc import Callable
@@ -19,6 +20,7 @@ from .auto import AutoLinearSolver
 from .errors import PrecisionWarning, StructureError
 from .operators import AbstractLinearOperator, FunctionLinearOperator, MatrixLinearOperator
 from .operators.linearity import split_affine
+from .solvers import HostSolver
 from .solvers.base import AbstractLinearSolver
 from .sparse.operator import SparseLinearOperator
 from .sparse.triplets import TripletLinearOperator, from_any, is_sparse
@@ -27,7 +29,7 @@ from .sparse.triplets import TripletLinearOperator, from_any, is_sparse
 def solve(
     A: Any,
     b: PyTree[Any],
-    solver: AbstractLinearSolver[Any] | None = None,
+    solver: AbstractLinearSolver[Any] | Callable[[Any, Any], Any] | None = None,
     *,
     x0: PyTree[Any] = None,
     preconditioner: Any = None,
@@ -46,7 +48,8 @@ def solve(
     - `b`: for arrays `(..., N)` if `b.ndim == A.ndim - 1` or `b.ndim == 1` (vectors), else
       `(..., N, K)` (K right-hand sides); leading dimensions broadcast as in `jnp.linalg.solve`. For
       sparse A `(N,)` or `(N, K)`. For operators and functions a pytree of their output structure.
-    - `solver`: default `AutoLinearSolver(well_posed=True)`.
+    - `solver`: default `AutoLinearSolver(well_posed=True)`. Any function of a `scipy.sparse` matrix and
+      a NumPy vector will do as well; it is called on the host, and with Aᵀ for gradients.
     - `x0`: an initial guess with the shape of the solution (Krylov methods use it). For functions it
       also says what x looks like, if that is not what `b` looks like.
     - `preconditioner`: approximates A⁻¹: an operator, a matrix or a linear function.
@@ -59,7 +62,7 @@ def solve(
     **Raises** `StructureError`, `NonlinearFunctionError`, `ValueError` or `TypeError` for input that
     does not fit, at trace time; a `LinearSolveError` for failure, as `linear_solve` does.
     """
-    solver = AutoLinearSolver(well_posed=True) if solver is None else solver
+    solver = as_solver(solver)
     settings = {"solver": solver, "adjoint": adjoint, "throw": throw, "name": name}
     if isinstance(A, (SparseLinearOperator, TripletLinearOperator)):
         _no_args(args)
@@ -81,6 +84,29 @@ def solve(
             f"{type(A).__name__}."
         )
     return _solve_one(operator, rhs, x0, preconditioner, settings)
+
+
+def as_solver(solver: Any) -> AbstractLinearSolver[Any]:
+    """The default for None, and a function `f(A, b)` as a host solver."""
+    if solver is None:
+        return AutoLinearSolver(well_posed=True)
+    if isinstance(solver, (AbstractLinearSolver, type)) or not callable(solver):
+        return solver  # `linear_solve` refuses what is none
+    return HostSolver(factorize=_as_it_is, solve=_Call(solver))
+
+
+def _as_it_is(matrix: Any) -> Any:
+    return matrix
+
+
+@dataclasses.dataclass(frozen=True)
+class _Call:
+    """`solve` of a host solver by a function of the matrix; equal for equal functions."""
+
+    function: Callable[[Any, Any], Any]
+
+    def __call__(self, matrix: Any, b: np.ndarray, transpose: bool) -> Any:
+        return self.function(matrix.T.tocsr() if transpose else matrix, b)
 
 
 def _solve_one(

@@ -110,13 +110,9 @@ def from_any(matrix: Any) -> AbstractLinearOperator:
         if not any(traced):
             return SparseLinearOperator.from_bcsr(matrix)
         _check_axes(matrix)
-        rows = jnp.repeat(
-            jnp.arange(matrix.shape[0], dtype=matrix.indices.dtype),
-            jnp.diff(matrix.indptr),
-            total_repeat_length=matrix.data.shape[0],
-        )
-        padding = jnp.arange(matrix.data.shape[0]) >= matrix.indptr[-1]
-        rows = jnp.where(padding, matrix.shape[0], rows).astype(rows.dtype)
+        # entry k lies in the row whose beginning is the last at or before k; padding after the last row
+        places = jnp.arange(matrix.data.shape[0], dtype=matrix.indptr.dtype)
+        rows = jnp.searchsorted(matrix.indptr, places, side="right") - 1
         return TripletLinearOperator(matrix.data, rows, matrix.indices, matrix.shape)
     return SparseLinearOperator.from_scipy(matrix)
 

@@ -27,7 +27,6 @@ from ..structures import (
 )
 from .parts import packed_parts
 
-
 _ON_THE_HOST = frozenset(
     (
         "analyze",
