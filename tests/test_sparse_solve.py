@@ -1,5 +1,7 @@
 """`solve` and `factorize` with sparse matrices of every kind."""
 
+import concurrent.futures
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -254,6 +256,10 @@ def test_x64_in_this_thread_only(transport):
                 x = fn(jnp.asarray(a.data), jnp.asarray(b))
             assert x.dtype == dtype
             _close(x, np.linalg.solve(a.toarray(), b), 1e-12)
+            compiled = fn.lower(jnp.asarray(a.data), jnp.asarray(b)).compile()
+            args = jnp.asarray(a.data), jnp.asarray(b)
+            with concurrent.futures.ThreadPoolExecutor(1) as elsewhere:  # and without x64
+                _close(elsewhere.submit(compiled, *args).result(), x, 1e-12)
 
 
 def _solve_values(a, values, b):

@@ -12,14 +12,14 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import math
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
+
+from . import bits
 
 TRANSPORTS = ("callback", "buffer")
 
@@ -58,17 +58,19 @@ def call_host(
     """`fn(*args)` on the host, with NumPy arrays; `fn` returns arrays like `out`."""
     if _transport.value == "buffer" and jax.default_backend() == "cpu":
         return _by_buffer(fn, out, *args)
-    # JAX hands arguments over as arrays of the thread that runs the callback. Where `jax.enable_x64`
-    # holds in this thread only, that would round them to single precision: so they go as their bits.
+    if _other_threads_have_x64():
+        as_numpy = lambda *args: tuple(fn(*(np.asarray(x) for x in args)))
+        return list(jax.pure_callback(as_numpy, tuple(out), *args))
+    # JAX hands arrays over, there and back, as arrays of the thread that runs the callback. Where
+    # `jax.enable_x64` holds in this thread only, that would round them: so they go as their bits.
     dtypes = [x.dtype for x in args]
-    safe = _other_threads_have_x64()
 
-    def call(*args: Any) -> tuple[np.ndarray, ...]:
-        arrays = [np.asarray(x) for x in args]
-        return tuple(fn(*(x if safe else _from_bits(x, d) for x, d in zip(arrays, dtypes))))
+    def on_bits(*args: Any) -> tuple[np.ndarray, ...]:
+        arrays = [bits.of_words(np.asarray(x), d) for x, d in zip(args, dtypes)]
+        return tuple(bits.words(x) for x in fn(*arrays))
 
-    sent = args if safe else [_to_bits(x) for x in args]
-    return list(jax.pure_callback(call, tuple(out), *sent))
+    sent = jax.pure_callback(on_bits, tuple(map(bits.words_like, out)), *map(bits.to_words, args))
+    return [bits.from_words(x, like) for x, like in zip(sent, out)]
 
 
 def _other_threads_have_x64() -> bool:
@@ -77,24 +79,6 @@ def _other_threads_have_x64() -> bool:
     thread.start()
     thread.join()
     return found[0]
-
-
-def _to_bits(x: Any) -> Any:
-    """The same, with a longer last axis, as uint32, if its numbers have or consist of 64 bits."""
-    shape = x.shape
-    if x.dtype == jnp.complex128:
-        x = jnp.stack([x.real, x.imag], axis=-1)
-    if x.dtype != jnp.float64:
-        return x
-    words = shape[-1] * x.size // max(1, math.prod(shape)) * 2
-    return jax.lax.bitcast_convert_type(x, jnp.uint32).reshape(*shape[:-1], words)
-
-
-def _from_bits(x: np.ndarray, dtype: Any) -> np.ndarray:
-    """The inverse of `_to_bits`."""
-    if dtype not in (np.dtype(np.float64), np.dtype(np.complex128)):
-        return x
-    return np.ascontiguousarray(x).view(dtype)
 
 
 def _by_buffer(
