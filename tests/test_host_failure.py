@@ -17,7 +17,15 @@ import linsolve_prim as lp
 N = 6
 JIT_ERRORS = (jax.errors.JaxRuntimeError, ValueError)  # what JAX makes of a callback's exception
 R = lp.RESULTS
-ENTRIES = [pytest.param(entry, id=entry.id) for entry in TABLE]
+#: One of each family; the others are a part of the slow set where each test compiles its own program.
+QUICK = {
+    *("superlu", "triangular-lower", "rslab-definite", "cholmod", "umfpack", "klu", "pardiso"),
+    *("pardiso-definite", "gmres", "pyamg"),
+}
+ENTRIES = [
+    pytest.param(entry, id=entry.id, marks=() if entry.id in QUICK else pytest.mark.slow)
+    for entry in TABLE
+]
 B = jnp.arange(1.0, N + 1, dtype=DTYPE)
 
 # Warnings of a library are its own affair: they are no part of what is tested here.
@@ -114,7 +122,8 @@ def test_singular_matrices(entry, make):
     result = truthful(entry, make(entry), np.asarray(B))
     assert result != "successful"
     if entry.direct:
-        assert result == "singular"
+        rounded = make in (identical_rows, neumann)  # where a last pivot need not be exactly zero
+        assert result == "singular" or (rounded and result == "inaccurate")
     still_works(entry)
 
 
@@ -284,8 +293,11 @@ BAD = {
 }
 
 
-@pytest.mark.parametrize("transport", ["callback", "buffer"])
-@pytest.mark.parametrize("how", BAD)
+@pytest.mark.parametrize(
+    ("how", "transport"),
+    [(how, "callback") for how in BAD]
+    + [pytest.param(how, "buffer", marks=pytest.mark.slow) for how in BAD],
+)
 def test_a_library_that_misbehaves(how, transport):
     solver, result, error = BAD[how]
     operator = operator_of(make_matrix("general", DTYPE, N))
