@@ -1,5 +1,6 @@
 """Settings of the test run: strict promotion, one BLAS thread, x64 on unless `JAX_ENABLE_X64=0`."""
 
+import logging
 import os
 import pathlib
 
@@ -39,3 +40,13 @@ def _few_programs():
     maps = pathlib.Path("/proc/self/maps")
     if maps.exists() and maps.read_bytes().count(b"\n") > 40_000:
         jax.clear_caches()
+
+
+@pytest.fixture
+def quiet_callbacks():
+    """JAX logs the traceback of every exception in a callback."""
+    logger = logging.getLogger("jax")
+    level = logger.level
+    logger.setLevel(logging.CRITICAL)
+    yield
+    logger.setLevel(level)

@@ -1,7 +1,6 @@
 """A solve that fails says so, truthfully and alike: eager, jitted, vmapped, and in derivatives."""
 
 import gc
-import logging
 
 import jax
 import jax.numpy as jnp
@@ -16,17 +15,8 @@ SINGULAR = jnp.asarray([[1.0, 2.0, 3.0], [4.0, 5.0, 6.0], [7.0, 8.0, 9.0]], DTYP
 INDEFINITE = jnp.asarray([[1.0, 2.0, 0.0], [2.0, 1.0, 0.0], [0.0, 0.0, 1.0]], DTYPE)
 NONSYMMETRIC = jnp.asarray([[4.0, 1.0, 0.0], [0.0, 4.0, 1.0], [0.0, 0.0, 4.0]], DTYPE)
 PSD = lp.positive_semidefinite_tag
+pytestmark = pytest.mark.usefixtures("quiet_callbacks")
 JIT_ERRORS = (jax.errors.JaxRuntimeError, ValueError)  # what JAX makes of a callback's exception
-
-
-@pytest.fixture(autouse=True)
-def _quiet_callbacks():
-    """JAX logs the traceback of every exception in a callback."""
-    logger = logging.getLogger("jax")
-    level = logger.level
-    logger.setLevel(logging.CRITICAL)
-    yield
-    logger.setLevel(level)
 
 
 LU = lp.LU()

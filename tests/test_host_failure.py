@@ -1,7 +1,6 @@
 """Bad systems and bad libraries: each ends in the right answer, in an error at trace time, or in a truthful
 result code, for every host solver; never in a crash, in silent NaN, or in an untrue success."""
 
-import logging
 import sys
 
 import jax
@@ -30,19 +29,10 @@ B = jnp.arange(1.0, N + 1, dtype=DTYPE)
 
 # Warnings of a library are its own affair: they are no part of what is tested here.
 pytestmark = [
+    pytest.mark.usefixtures("quiet_callbacks"),
     pytest.mark.filterwarnings("ignore::UserWarning:pyamg"),
     pytest.mark.filterwarnings("ignore::RuntimeWarning"),
 ]
-
-
-@pytest.fixture(autouse=True)
-def _quiet_callbacks():
-    """JAX logs the traceback of every exception in a callback."""
-    logger = logging.getLogger("jax")
-    level = logger.level
-    logger.setLevel(logging.CRITICAL)
-    yield
-    logger.setLevel(level)
 
 
 def name_of(result):

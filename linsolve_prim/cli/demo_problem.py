@@ -13,6 +13,7 @@ import scipy.sparse.linalg
 
 from ..sparse.operator import SparseLinearOperator
 from ..sparse.pattern import SparsityPattern
+from ..sparse.values import place
 from .reading import BadInput, read_matrix
 from .structure import is_equal
 
@@ -102,7 +103,7 @@ def mesh_problem(points: np.ndarray, triangles: np.ndarray) -> Problem:
 
     def assemble(kappa: jax.Array) -> jax.Array:
         entries = kappa[corners].mean(axis=1)[:, None, None] * local
-        return jnp.zeros(pattern.nnz, entries.dtype).at[slots].add(entries.ravel()[inside])
+        return place(entries.ravel()[inside], slots, pattern, "entries")
 
     weights = np.bincount(triangles.ravel(), np.repeat(areas / 3, 3), minlength=m)
     return Problem(
@@ -168,8 +169,7 @@ def file_problem(path: str) -> Problem:
     def assemble(kappa: jax.Array) -> jax.Array:
         scaled = fixed * (0.5 * (kappa[entries.row] + kappa[entries.col]))
         diagonal = sums.at[entries.row].add(-scaled)
-        both = jnp.concatenate([scaled, diagonal])
-        return jnp.zeros(pattern.nnz, both.dtype).at[slots].add(both)
+        return place(jnp.concatenate([scaled, diagonal]), slots, pattern, "entries")
 
     # Symmetric, no positive coupling, no negative row sum: Σ −aᵢⱼ(κᵢ+κⱼ)/2·(uᵢ−uⱼ)² + Σ sᵢuᵢ² ≥ 0.
     tiny = 1e-12 * abs(matrix).max()

@@ -67,17 +67,13 @@ def _factorize_aval(values: Any, *, task: tasks.Task) -> list[Any]:
 def _solve_aval(
     values: Any, handles: Any, b: Any, *, task: tasks.Task, transpose: bool
 ) -> list[Any]:
-    columns = task.pattern.shape[0 if transpose else 1]
+    columns = task.columns(transpose)
     x = b.update(shape=(*b.shape[:2], columns), weak_type=False)
     count = b.update(shape=b.shape[:2], dtype=jnp.dtype("int32"), weak_type=False)
     return [x, count, count]
 
 
 # ---- Evaluation ----------------------------------------------------------------------------------
-
-
-def _struct(aval: Any) -> jax.ShapeDtypeStruct:
-    return jax.ShapeDtypeStruct(aval.shape, aval.dtype)
 
 
 def _factorize_stage(values: Any, *, task: tasks.Task) -> list[Any]:
@@ -88,7 +84,7 @@ def _factorize_stage(values: Any, *, task: tasks.Task) -> list[Any]:
 def _solve_stage(
     values: Any, handles: Any, b: Any, *, task: tasks.Task, transpose: bool
 ) -> list[Any]:
-    columns = task.pattern.shape[0 if transpose else 1]
+    columns = task.columns(transpose)
     count = jax.ShapeDtypeStruct(b.shape[:2], jnp.int32)
     out = [jax.ShapeDtypeStruct((*b.shape[:2], columns), b.dtype), count, count]
     fn = functools.partial(tasks.solve, task=task, transpose=transpose)

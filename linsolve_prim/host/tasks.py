@@ -15,11 +15,11 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
-import scipy.sparse as sp
 
 from ..results import RESULT_NAMES, SUCCESSFUL
 from ..sparse.pattern import SparsityPattern
 from .handles import WORDS, handle_of
+from .matrices import csr_of
 from .packing import unpack
 from .registry import Failed, registry
 
@@ -56,6 +56,10 @@ class Task:
 
     def __hash__(self) -> int:
         return self._hash
+
+    def columns(self, transpose: bool) -> int:
+        """The length of a solution."""
+        return self.pattern.shape[0 if transpose else 1]
 
     def unpacked(self, values: np.ndarray) -> tuple[Task, np.ndarray]:
         """The task and the values of a matrix whose indices come with its values."""
@@ -96,16 +100,14 @@ def solve(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """`x (B, K, n)`, result codes `(B, K)` and steps `(B, K)`, for `b (B, K, n)`."""
     registry.count("callbacks")
-    x = np.empty((*b.shape[:2], task.pattern.shape[0 if transpose else 1]), b.dtype)
+    x = np.empty((*b.shape[:2], task.columns(transpose)), b.dtype)
     codes, steps = np.empty(b.shape[:2], np.int32), np.zeros(b.shape[:2], np.int32)
 
     def one(i: int) -> None:
         own, data = task.unpacked(values[i])
-        factor = (
-            registry.peek((own, data.dtype.char, handles[i].tobytes()))
-            if handles[i].any()
-            else None
-        )
+        factor = None
+        if handles[i].any():
+            factor = registry.peek((own, data.dtype.char, handles[i].tobytes()))
         if factor is None:  # none yet, or evicted: the values are the truth
             factor = _factor(own, handle_of(data), data)
         x[i], codes[i], steps[i] = _solve_one(own, factor, data, b[i], transpose)
@@ -192,21 +194,18 @@ def _is_nonfinite(factor: Any) -> bool:
 
 def _try(task: Task, factor: Any, b: np.ndarray, transpose: bool) -> _Out:
     """What the library makes of it, as arrays of our own."""
-    if 0 in task.pattern.shape:
-        return _nothing(task, b, transpose)
+    if 0 in task.pattern.shape:  # without equations or without unknowns; few libraries know that
+        return _all(task, b, transpose, 0, SUCCESSFUL)
     out = factor
     if not isinstance(factor, Failed):
         out = _guarded(lambda: _call_library(task, factor, b, transpose))
-    if isinstance(out, Failed):
-        x = np.full((len(b), task.pattern.shape[0 if transpose else 1]), np.nan, b.dtype)
-        return x, np.full(len(b), _CODES[out.result], np.int32), np.zeros(len(b), np.int32)
-    return out
+    return _all(task, b, transpose, np.nan, _CODES[out.result]) if isinstance(out, Failed) else out
 
 
-def _nothing(task: Task, b: np.ndarray, transpose: bool) -> _Out:
-    """The solution of a system without equations or without unknowns; few libraries know it."""
-    x = np.zeros((len(b), task.pattern.shape[0 if transpose else 1]), b.dtype)
-    return x, np.full(len(b), SUCCESSFUL, np.int32), np.zeros(len(b), np.int32)
+def _all(task: Task, b: np.ndarray, transpose: bool, fill: float, code: int) -> _Out:
+    """The same for every right-hand side."""
+    x = np.full((len(b), task.columns(transpose)), fill, b.dtype)
+    return x, np.full(len(b), code, np.int32), np.zeros(len(b), np.int32)
 
 
 def _call_library(task: Task, factor: Any, b: np.ndarray, transpose: bool) -> _Out:
@@ -214,7 +213,7 @@ def _call_library(task: Task, factor: Any, b: np.ndarray, transpose: bool) -> _O
     out = library.solve(factor, b, transpose=transpose)
     out = out if isinstance(out, Solved) else Solved(out)
     x = np.asarray(out.x)
-    size = (len(b), task.pattern.shape[0 if transpose else 1])
+    size = (len(b), task.columns(transpose))
     if x.shape != size:
         raise TypeError(f"{library!r}.solve returned shape {x.shape}, not {size}")
     names = [out.result] * len(b) if isinstance(out.result, str) else out.result
@@ -230,8 +229,7 @@ def _residual_is_small(
     task: Task, values: np.ndarray, x: np.ndarray, b: np.ndarray, transpose: bool
 ) -> np.ndarray:
     """Whether ‖b − Ax‖ ≤ ε^½·‖b‖, for each right-hand side: a library that errs gets no further."""
-    pattern = task.pattern
-    matrix = sp.csr_matrix((values, pattern.indices, pattern.indptr), shape=pattern.shape)
+    matrix = csr_of(task.pattern, values)
     with np.errstate(all="ignore"):
         product = (matrix.T if transpose else matrix) @ x.T
         residual = np.linalg.norm(b - product.T, axis=1)

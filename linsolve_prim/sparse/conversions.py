@@ -28,7 +28,7 @@ def read_bcoo(matrix: Any) -> tuple[Array, SparsityPattern]:
     """Of a BCOO, without the entries that pad it: those with an index past the end."""
     from jax.experimental.sparse import BCOO
 
-    _check_jax_sparse(matrix, BCOO)
+    check_jax_sparse(matrix, BCOO)
     indices = concrete("matrix.indices", matrix.indices, axes=2)
     inside = np.all(indices < np.asarray(matrix.shape), axis=1)
     kept = np.flatnonzero(inside)
@@ -41,7 +41,7 @@ def read_bcsr(matrix: Any) -> tuple[Array, SparsityPattern]:
     """Of a BCSR, without the entries that pad it: those after the last row."""
     from jax.experimental.sparse import BCSR
 
-    _check_jax_sparse(matrix, BCSR)
+    check_jax_sparse(matrix, BCSR)
     indptr = concrete("matrix.indptr", matrix.indptr)
     indices = concrete("matrix.indices", matrix.indices)
     count = int(indptr[-1])
@@ -49,7 +49,8 @@ def read_bcsr(matrix: Any) -> tuple[Array, SparsityPattern]:
     return place(matrix.data[:count], slots, pattern, "matrix.data"), pattern
 
 
-def _check_jax_sparse(matrix: Any, kind: Any) -> None:
+def check_jax_sparse(matrix: Any, kind: Any) -> None:
+    """Refuse what is not of `kind` (BCOO or BCSR) with two sparse axes alone."""
     name = kind.__name__
     if not isinstance(matrix, kind):
         raise WrongTypeError(

@@ -96,12 +96,13 @@ def from_any(matrix: Any) -> AbstractLinearOperator:
     """The operator of a `scipy.sparse` matrix, a BCOO or a BCSR, with traced indices or concrete."""
     from jax.experimental.sparse import BCOO, BCSR
 
+    from .conversions import check_jax_sparse
     from .operator import SparseLinearOperator
 
     if isinstance(matrix, BCOO):
         if not isinstance(matrix.indices, jax.core.Tracer):
             return SparseLinearOperator.from_bcoo(matrix)
-        _check_axes(matrix)
+        check_jax_sparse(matrix, BCOO)
         return TripletLinearOperator(
             matrix.data, matrix.indices[:, 0], matrix.indices[:, 1], matrix.shape
         )
@@ -109,20 +110,12 @@ def from_any(matrix: Any) -> AbstractLinearOperator:
         traced = [isinstance(x, jax.core.Tracer) for x in (matrix.indices, matrix.indptr)]
         if not any(traced):
             return SparseLinearOperator.from_bcsr(matrix)
-        _check_axes(matrix)
+        check_jax_sparse(matrix, BCSR)
         # entry k lies in the row whose beginning is the last at or before k; padding after the last row
         places = jnp.arange(matrix.data.shape[0], dtype=matrix.indptr.dtype)
         rows = jnp.searchsorted(matrix.indptr, places, side="right") - 1
         return TripletLinearOperator(matrix.data, rows, matrix.indices, matrix.shape)
     return SparseLinearOperator.from_scipy(matrix)
-
-
-def _check_axes(matrix: Any) -> None:
-    if matrix.n_batch or matrix.n_dense or matrix.ndim != 2:
-        raise StructureError(
-            f"A: a {type(matrix).__name__} must have two sparse axes and no others; got n_batch = "
-            f"{matrix.n_batch}, n_dense = {matrix.n_dense}. Make a batch by `jax.vmap`."
-        )
 
 
 def is_sparse(matrix: Any) -> bool:

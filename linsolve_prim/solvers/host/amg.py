@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from typing import Any, ClassVar
 
 import jax.numpy as jnp
@@ -10,6 +9,7 @@ import numpy as np
 import scipy.sparse as sp
 
 from ...host.available import require
+from ...host.matrices import csr_of
 from ...host.tasks import Solved
 from ...operators import (
     AbstractLinearOperator,
@@ -18,23 +18,9 @@ from ...operators import (
 )
 from ...sparse.pattern import SparsityPattern
 from .base import AbstractHostSolver
+from .iterative import BothWays, rtol_of, scaled, tolerance
 
 _METHODS = ("smoothed_aggregation", "ruge_stuben", "rootnode", "air")
-
-
-class _Hierarchy:
-    """The hierarchy of A and, made when asked for, that of Aᵀ."""
-
-    def __init__(self, solver: PyAMG, matrix: sp.csr_matrix):
-        self.solver, self.matrix, self.lock = solver, matrix, threading.Lock()
-        self.made: dict[bool, Any] = {}
-
-    def get(self, transpose: bool) -> tuple[Any, Any]:
-        with self.lock:
-            if transpose not in self.made:
-                matrix = self.matrix.T.tocsr() if transpose else self.matrix
-                self.made[transpose] = matrix, self.solver.hierarchy(matrix)
-            return self.made[transpose]
 
 
 class PyAMG(AbstractHostSolver):
@@ -74,12 +60,7 @@ class PyAMG(AbstractHostSolver):
         return PyAMG(*own, accel, symmetry)
 
     def tolerance(self, rhs_norm: Any) -> Any:
-        return 1.01 * (self._rtol(rhs_norm.dtype) * rhs_norm + self.atol)
-
-    def _rtol(self, dtype: Any) -> float:
-        if self.rtol is not None:
-            return self.rtol
-        return 1e-10 if np.finfo(dtype).eps < 1e-10 else 1e-5
+        return tolerance(self.rtol, self.atol, rhs_norm)
 
     def hierarchy(self, matrix: sp.csr_matrix) -> Any:
         pyamg = require("PyAMG", "pyamg")
@@ -89,10 +70,7 @@ class PyAMG(AbstractHostSolver):
         return make(matrix, symmetry=self.symmetry)
 
     def factorize(self, pattern: SparsityPattern, values: np.ndarray) -> Any:
-        matrix = sp.csr_matrix((values, pattern.indices, pattern.indptr), shape=pattern.shape)
-        out = _Hierarchy(self, matrix)
-        out.get(False)
-        return out
+        return BothWays(csr_of(pattern, values), self.hierarchy)
 
     def solve(self, factor: Any, b: np.ndarray, *, transpose: bool) -> Solved:
         matrix, hierarchy = factor.get(transpose and self.symmetry != "hermitian")
@@ -100,11 +78,10 @@ class PyAMG(AbstractHostSolver):
         x, results, steps = np.zeros_like(b), [], []
         for i, rhs in enumerate(b.conj() if conjugate else b):
             residuals, good = [0.0], True
-            size = float(np.abs(rhs).max())  # scaled, so that no square over- or underflows
+            rhs, size = scaled(rhs)
             if size > 0:
-                rhs = rhs / np.asarray(size, rhs.real.dtype)
                 norm, residuals = float(np.linalg.norm(rhs)), []
-                bound = max(self._rtol(b.dtype) * norm, self.atol / size)
+                bound = max(rtol_of(self.rtol, b.dtype) * norm, self.atol / size)
                 with np.errstate(all="ignore"):
                     y = hierarchy.solve(
                         rhs, tol=0.5 * bound / norm, maxiter=min(self.max_steps, len(rhs)),

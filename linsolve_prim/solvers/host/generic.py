@@ -6,8 +6,8 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-import scipy.sparse as sp
 
+from ...host.matrices import csr_of
 from ...sparse.pattern import SparsityPattern
 from .base import AbstractHostSolver
 
@@ -62,10 +62,7 @@ class HostSolver(AbstractHostSolver):
         return self.threads
 
     def factorize(self, pattern: SparsityPattern, values: np.ndarray) -> Any:
-        matrix = sp.csr_matrix(
-            (values, pattern.indices, pattern.indptr), shape=pattern.shape, copy=True
-        )
-        return self.factorize_function(matrix)
+        return self.factorize_function(csr_of(pattern, values).copy())
 
     def solve(self, factor: Any, b: np.ndarray, *, transpose: bool) -> np.ndarray:
         if self.multiple:

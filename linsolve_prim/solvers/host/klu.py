@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from ...host.available import require
+from ...host.matrices import in_double
 from ...sparse.pattern import SparsityPattern
 from .base import AbstractHostSolver
 
@@ -31,12 +32,12 @@ class KLU(AbstractHostSolver):
         )
         # the rows of A are the columns of Aᵀ, which is what is factorized
         solver.analyze(pattern.shape[0], _int32(pattern.indptr), _int32(pattern.indices))
-        solver.factor(np.asarray(values, np.complex128 if is_complex else np.float64))
+        solver.factor(in_double(values))
         return solver, threading.Lock(), pattern.nnz
 
     def solve(self, factor: Any, b: np.ndarray, *, transpose: bool) -> np.ndarray:
         solver, lock, _ = factor
-        rhs = np.array(b, np.complex128 if np.iscomplexobj(b) else np.float64, order="C")
+        rhs = np.array(in_double(b), order="C")
         with lock:
             out = solver.solve(rhs) if transpose else solver.tsolve(rhs)
         return np.asarray(rhs if out is None else out).reshape(b.shape)

@@ -9,11 +9,12 @@ import numpy as np
 import scipy.sparse as sp
 
 from ...host.available import require
+from ...host.matrices import csr_of, in_double
 from ...host.tasks import Refused
 from ...operators import AbstractLinearOperator, is_positive_semidefinite
 from ...sparse.pattern import SparsityPattern
 from .base import AbstractHostSolver
-from .superlu import SuperLU
+from .superlu import GENERAL, SuperLU
 
 _SCALED_AND_MATCHED = {10: 1, 12: 1, 7: 2}  # scaling, weighted matching, 2 steps of refinement
 _TRANSPOSED = {11: 2}
@@ -65,8 +66,7 @@ class PARDISO(AbstractHostSolver):
     def factorize(self, pattern: SparsityPattern, values: np.ndarray) -> Any:
         mkl = require("PARDISO", "pymklpardiso")
         is_complex = np.iscomplexobj(values)
-        data = np.asarray(values, np.complex128 if is_complex else np.float64)
-        matrix = sp.csr_matrix((data, pattern.indices, pattern.indptr), shape=pattern.shape)
+        matrix = csr_of(pattern, in_double(values))
         if self.definite and not is_complex:
             # its ordering of a symmetric matrix loops for ever if diagonal entries are missing
             if np.any(matrix.diagonal() <= 0):
@@ -77,11 +77,11 @@ class PARDISO(AbstractHostSolver):
         return _Factor(matrix, kind, _SCALED_AND_MATCHED, both=False)
 
     def solve(self, factor: Any, b: np.ndarray, *, transpose: bool) -> np.ndarray:
-        rhs = np.array(b.T, np.complex128 if np.iscomplexobj(b) else np.float64, order="F")
+        rhs = np.array(in_double(b.T), order="F")
         return np.asarray(factor.handle(transpose).solve(rhs)).reshape(b.shape[::-1]).T
 
     def nbytes(self, factor: Any) -> int:
         return 40 * 8 * factor.matrix.nnz
 
     def fallback(self) -> SuperLU:
-        return SuperLU("COLAMD", False, 1.0)
+        return GENERAL

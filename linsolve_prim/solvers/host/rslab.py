@@ -12,7 +12,7 @@ from ...host.available import require
 from ...operators import AbstractLinearOperator, is_positive_semidefinite
 from ...sparse.pattern import SparsityPattern
 from .base import AbstractHostSolver
-from .superlu import SuperLU
+from .superlu import GENERAL, SuperLU
 
 #: Pivots that are too small are raised to this part of ‖A‖ if the plain factorization refuses; a few
 #: steps of refinement then make up for it.
@@ -114,4 +114,4 @@ class RSLab(AbstractHostSolver):
         return int(factor.factor.heap_bytes)
 
     def fallback(self) -> SuperLU:
-        return SuperLU("COLAMD", False, 1.0)
+        return GENERAL

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
-import threading
 from typing import Any, ClassVar
 
 import jax.numpy as jnp
@@ -12,10 +12,12 @@ import scipy.sparse as sp
 import scipy.sparse.linalg as spla
 
 from ..._tree import tree_dtype
+from ...host.matrices import csr_of
 from ...host.tasks import Solved
 from ...sparse.pattern import SparsityPattern
 from . import preconditioning
 from .base import AbstractHostSolver
+from .iterative import BothWays, rtol_of, scaled, tolerance
 from .preconditioning import HostPreconditioner
 
 _SQUARE = (
@@ -26,20 +28,10 @@ NAMES = _SQUARE + _LEAST_SQUARES
 _ATTEMPTS = 4
 
 
-class _System:
-    """A matrix and its preconditioner, and, made when asked for, those of its transpose."""
-
-    def __init__(self, matrix: sp.csr_matrix, preconditioner: HostPreconditioner):
-        self.matrix, self.preconditioner = matrix, preconditioner
-        self.lock = threading.Lock()
-        self.made: dict[bool, tuple[Any, Any]] = {}
-
-    def get(self, transpose: bool) -> tuple[Any, Any]:
-        with self.lock:
-            if transpose not in self.made:
-                matrix = self.matrix.T.tocsr() if transpose else self.matrix
-                self.made[transpose] = matrix, preconditioning.make(self.preconditioner, matrix)
-            return self.made[transpose]
+@functools.cache
+def _arguments(name: str) -> frozenset[str]:
+    """What a method takes."""
+    return frozenset(inspect.signature(getattr(spla, name)).parameters)
 
 
 class SciPyIterative(AbstractHostSolver):
@@ -75,7 +67,7 @@ class SciPyIterative(AbstractHostSolver):
             raise ValueError(
                 f"preconditioner: `{self.name}` takes none; got {self.preconditioner!r}."
             )
-        taken = inspect.signature(getattr(spla, self.name)).parameters
+        taken = _arguments(self.name)
         for key, _ in self.settings:
             if key not in taken:
                 raise ValueError(f"settings: `{self.name}` has no argument {key!r}.")
@@ -95,28 +87,18 @@ class SciPyIterative(AbstractHostSolver):
         return super().init(operator, options)
 
     def tolerance(self, rhs_norm: Any) -> Any:
-        bound = self._rtol(rhs_norm.dtype) * rhs_norm
-        return 1.01 * (bound + self.atol)  # the residual is computed twice, in different orders
-
-    def _rtol(self, dtype: Any) -> float:
-        if self.rtol is not None:
-            return self.rtol
-        return 1e-10 if np.finfo(dtype).eps < 1e-10 else 1e-5
+        return tolerance(self.rtol, self.atol, rhs_norm)
 
     def factorize(self, pattern: SparsityPattern, values: np.ndarray) -> Any:
-        matrix = sp.csr_matrix((values, pattern.indices, pattern.indptr), shape=pattern.shape)
-        system = _System(matrix, self.preconditioner)
-        system.get(False)
-        return system
+        prepare = functools.partial(preconditioning.make, self.preconditioner)
+        return BothWays(csr_of(pattern, values), prepare)
 
     def solve(self, factor: Any, b: np.ndarray, *, transpose: bool) -> Solved:
         matrix, preconditioner = factor.get(transpose)
         x = np.zeros((len(b), matrix.shape[1]), b.dtype)
         results, steps = [], []
         for i, rhs in enumerate(b):
-            size = float(np.abs(rhs).max())  # scaled, so that no square over- or underflows
-            if size > 0:
-                rhs = rhs / np.asarray(size, rhs.real.dtype)
+            rhs, size = scaled(rhs)
             y, result, count = self._one(matrix, rhs, size, preconditioner)
             with np.errstate(over="ignore"):
                 x[i] = size * y
@@ -130,10 +112,11 @@ class SciPyIterative(AbstractHostSolver):
         """The solution for b = rhs/size; `atol` is meant for that of rhs."""
         if size == 0:
             return np.zeros(matrix.shape[1], b.dtype), "successful", 0
-        norm, rtol, atol = float(np.linalg.norm(b)), self._rtol(b.dtype), self.atol / size
+        norm, rtol = float(np.linalg.norm(b)), rtol_of(self.rtol, b.dtype)
+        atol = self.atol / size
         bound, asked, steps = max(rtol * norm, atol), 0.5 * max(rtol, atol / norm), 0
         x = np.zeros(matrix.shape[1], b.dtype)
-        run = _RUN.get(self.name, _krylov)
+        run = _least_squares if self.name in _LEAST_SQUARES else _krylov
         for _ in range(_ATTEMPTS):
             with np.errstate(all="ignore"):
                 x, info, more = run(self, matrix, b, x, asked, preconditioner)
@@ -164,7 +147,7 @@ def _krylov(
 ) -> tuple[np.ndarray, int, int]:
     """The common interface of most methods."""
     method = getattr(spla, solver.name)
-    taken = inspect.signature(method).parameters
+    taken = _arguments(solver.name)
     count = 0
 
     def callback(*_: Any) -> None:
@@ -189,7 +172,7 @@ def _krylov(
     return x, int(info), count
 
 
-def _lsqr(
+def _least_squares(
     solver: SciPyIterative,
     matrix: Any,
     b: np.ndarray,
@@ -197,26 +180,8 @@ def _lsqr(
     rtol: float,
     preconditioner: Any,
 ) -> tuple[np.ndarray, int, int]:
-    out = spla.lsqr(
-        matrix, b, x0=x0, atol=rtol, btol=rtol, conlim=0, iter_lim=solver.max_steps,
-        **dict(solver.settings),
-    )  # fmt: skip
-    return out[0], 0, int(out[2])
-
-
-def _lsmr(
-    solver: SciPyIterative,
-    matrix: Any,
-    b: np.ndarray,
-    x0: np.ndarray,
-    rtol: float,
-    preconditioner: Any,
-) -> tuple[np.ndarray, int, int]:
-    out = spla.lsmr(
-        matrix, b, x0=x0, atol=rtol, btol=rtol, conlim=0, maxiter=solver.max_steps,
-        **dict(solver.settings),
-    )  # fmt: skip
-    return out[0], 0, int(out[2])
-
-
-_RUN = {"lsqr": _lsqr, "lsmr": _lsmr}
+    """That of `lsqr` and `lsmr`, which differ in the name of one argument."""
+    limit = "iter_lim" if solver.name == "lsqr" else "maxiter"
+    settings = {"x0": x0, "atol": rtol, "btol": rtol, "conlim": 0, limit: solver.max_steps}
+    x, _, steps, *_ = getattr(spla, solver.name)(matrix, b, **settings, **dict(solver.settings))
+    return x, 0, int(steps)

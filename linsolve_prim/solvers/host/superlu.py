@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 import numpy as np
-import scipy.sparse as sp
 import scipy.sparse.linalg as spla
 
+from ...host.matrices import csc_of_transpose
 from ...operators import (
     AbstractLinearOperator,
     is_negative_semidefinite,
@@ -17,12 +17,6 @@ from ...sparse.pattern import SparsityPattern
 from .base import AbstractHostSolver
 
 _ORDERINGS = ("NATURAL", "MMD_ATA", "MMD_AT_PLUS_A", "COLAMD")
-
-
-def csc_of_transpose(pattern: SparsityPattern, values: np.ndarray) -> sp.csc_matrix:
-    """Aᵀ by columns: the same three arrays as A by rows, so that nothing is converted."""
-    m, n = pattern.shape
-    return sp.csc_matrix((values, pattern.indices, pattern.indptr), shape=(n, m))
 
 
 class SuperLU(AbstractHostSolver):
@@ -78,3 +72,7 @@ class SuperLU(AbstractHostSolver):
 
     def nbytes(self, factor: Any) -> int:
         return 70_000 + 12 * factor.nnz  # SuperLU's first allocation is generous
+
+
+#: For any matrix: whom libraries that refuse one fall back on.
+GENERAL = SuperLU("COLAMD", False, 1.0)

@@ -13,6 +13,7 @@ from jaxtyping import Array, PyTree
 from ..._norms import two_norm
 from ..._tree import tree_add, tree_sub
 from ..._types import Options
+from ...host.matrices import csr_of
 from ...host.tasks import Refused
 from ...operators import (
     AbstractLinearOperator,
@@ -29,8 +30,8 @@ from .parts import sparse_parts
 
 
 class _Factor(NamedTuple):
-    matrix: sp.csr_array
-    transposed: sp.csr_array
+    matrix: sp.csr_matrix
+    transposed: sp.csr_matrix
 
 
 class SpSolveTriangular(AbstractHostSolver):
@@ -107,7 +108,7 @@ class SpSolveTriangular(AbstractHostSolver):
             slots = pattern.diagonal_slots()
             if np.any(slots == pattern.nnz) or np.any(values[slots] == 0):
                 raise Refused("singular", "zero on the diagonal of a triangular matrix")
-        matrix = sp.csr_array((values, pattern.indices, pattern.indptr), shape=pattern.shape)
+        matrix = csr_of(pattern, values)
         return _Factor(matrix, matrix.T.tocsr())
 
     def solve(self, factor: Any, b: np.ndarray, *, transpose: bool) -> np.ndarray:
