@@ -113,7 +113,7 @@ def test_one_factorization_with_run_time_indices():
 
 
 def test_memory_of_the_gradient_is_of_the_size_of_the_entries_S3_03():
-    """n = 200 000, k = 8: nothing of n² or nnz·k·k is made."""
+    """n = 200 000, k = 8: nothing of n² or nnz·k·k is made. Both gradients are right (S3-02, S3-18)."""
     n, k = 200_000, 8
     a = sp.diags([-1.0, 2.5, -1.0], [-1, 0, 1], (n, n), dtype=DTYPE).tocsr()
     operator = lp.SparseLinearOperator.from_scipy(a)
@@ -136,7 +136,7 @@ def test_memory_of_the_gradient_is_of_the_size_of_the_entries_S3_03():
 
 
 def test_any_function_is_a_solver_S3_06_S3_07_S1_08():
-    """Not symmetric, so that a gradient by A instead of Aᵀ would be wrong."""
+    """S3-05, S3-06: not symmetric, so that a gradient by A instead of Aᵀ would be wrong."""
     calls = []
 
     def mine(matrix, b):
