@@ -427,8 +427,8 @@ def test_gradients_on_matrices_of_applications_S2_07(name, entry):
         pytest.skip("the matrices are not part of the repository")
     if not X64:
         pytest.skip("condition numbers of up to 10⁷ need float64")
-    z = np.load(path)
-    matrix = sp.csr_array((z["data"], z["indices"], z["indptr"]), shape=tuple(z["shape"]))
+    with np.load(path) as z:
+        matrix = sp.csr_array((z["data"], z["indices"], z["indptr"]), shape=tuple(z["shape"]))
     _gradient(matrix, entry, 1e-9)
 
 
