@@ -26,6 +26,9 @@ from .errors import (
     HostLibraryError as HostLibraryError,
 )
 from .errors import (
+    IncompatibleRHS as IncompatibleRHS,
+)
+from .errors import (
     LinearSolveError as LinearSolveError,
 )
 from .errors import (
@@ -231,6 +234,9 @@ from .solvers import (
 )
 from .solvers import (
     NormalCG as NormalCG,
+)
+from .solvers import (
+    NullSpace as NullSpace,
 )
 from .solvers import (
     PyAMG as PyAMG,

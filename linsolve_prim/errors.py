@@ -51,6 +51,10 @@ class SingularMatrixError(LinearSolveError):
     """The operator is singular to working precision, or contradicts its tags."""
 
 
+class IncompatibleRHS(SingularMatrixError):
+    """The right-hand side is not in the range of a singular operator whose null space was given."""
+
+
 class NonFiniteInputError(LinearSolveError):
     """The operator or the right-hand side holds NaN or infinity."""
 

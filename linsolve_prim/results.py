@@ -50,6 +50,11 @@ class RESULTS(eqx.Enumeration):
         "The host library raised an exception, or returned what is no solution. What it said is in "
         "`linsolve_prim.host.registry.last_error`."
     )
+    incompatible: Any = (
+        "The right-hand side has a part that is not in the range of the operator, whose `nullspace` was "
+        "given: no x solves the system. What is returned solves it for the rest. Project the "
+        "right-hand side first if that is what is meant (for a constant null space: subtract its mean)."
+    )
 
 
 #: The names of the members of `RESULTS`; a member's position is the integer behind it.

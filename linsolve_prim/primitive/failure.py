@@ -18,6 +18,7 @@ from .._varying import vary_like, varying_axes
 from ..errors import (
     Diverged,
     HostLibraryError,
+    IncompatibleRHS,
     LinearSolveError,
     NonFiniteInputError,
     NotConverged,
@@ -36,6 +37,7 @@ _EXCEPTIONS: dict[str, type[LinearSolveError]] = {
     "singular": SingularMatrixError,
     "nonfinite_input": NonFiniteInputError,
     "host_failure": HostLibraryError,
+    "incompatible": IncompatibleRHS,
 }
 
 

@@ -57,10 +57,10 @@ def adjoint_settings(problem: Problem) -> Problem:
     adjoint = problem.adjoint
     options = {k: v for k, v in problem.options.items() if k not in ("y0", "x0")}
     if adjoint is None:
-        return dataclasses.replace(problem, options=options)
+        state = problem.solver.lenient(problem.state)
+        return dataclasses.replace(problem, options=options, state=state)
     solver = problem.solver if adjoint.solver is None else adjoint.solver
     options = options if adjoint.options is None else adjoint.options
     solver, state = solver.start(stop_gradient(problem.operator), options)
-    return dataclasses.replace(
-        problem, solver=solver, options=options, state=stop_gradient(state), adjoint=None
-    )
+    state = stop_gradient(solver.lenient(state))
+    return dataclasses.replace(problem, solver=solver, options=options, state=state, adjoint=None)

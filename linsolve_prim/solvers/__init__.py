@@ -18,6 +18,7 @@ from .krylov import CG as CG
 from .krylov import GMRES as GMRES
 from .krylov import LSMR as LSMR
 from .krylov import BiCGStab as BiCGStab
+from .krylov import NullSpace as NullSpace
 from .lu import LU as LU
 from .normal import Normal as Normal
 from .normal import NormalCG as NormalCG

@@ -97,6 +97,10 @@ class AbstractLinearSolver(eqx.Module, Generic[State]):
         always right, and costs up to three solves more per derivative.
         """
 
+    def lenient(self, state: State) -> State:
+        """The state for tangent and cotangent solves, if it differs: see `krylov/nullspace.py`."""
+        return state
+
     def start(
         self, operator: AbstractLinearOperator, options: Options
     ) -> tuple[AbstractLinearSolver[Any], Any]:

@@ -1,10 +1,11 @@
-"""What the Krylov solvers share: states, options, how they print."""
+"""What the Krylov solvers share: settings, states, options, how they compute and print."""
 
 from __future__ import annotations
 
+import abc
 import dataclasses
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
 
 import equinox as eqx
 import jax
@@ -18,20 +19,41 @@ from ..._types import (
     structure_str,
 )
 from ...errors import StructureError
-from ...operators import AbstractLinearOperator, conj, linearise
+from ...operators import (
+    AbstractLinearOperator,
+    conj,
+    is_negative_semidefinite,
+    is_positive_semidefinite,
+    linearise,
+)
+from ...results import RESULTS
 from ..base import AbstractLinearSolver
 from ..structures import require_square
+from .cycles import Method, iterate
+from .history import History, check_history, new_trail
+from .nullspace import Projector, check_nullspace, projector
+from .stopping import Tolerance, check_settings, pose, report, step_limit
+from .system import System
+from .vectors import mesh_axes
 
-#: The operator, and the preconditioner that is the solver's field (if any).
-KrylovState: TypeAlias = tuple[AbstractLinearOperator, AbstractLinearOperator | None]
 
-# `check_preconditioner_field` says more than a run-time type checker would.
+class KrylovState(NamedTuple):
+    """The operator, the preconditioner that is the solver's field, and the known null spaces."""
+
+    operator: AbstractLinearOperator
+    preconditioner: AbstractLinearOperator | None = None
+    projector: Projector | None = None
+
+
+# The checks of these fields say more than a run-time type checker would.
 if TYPE_CHECKING:
     Preconditioner = AbstractLinearOperator | None
+    Side = Literal["left", "right"]
 else:
-    Preconditioner = Any
+    Preconditioner = Side = Any
 
 _GUESSES = ("y0", "x0")
+_QUIET = ("preconditioner", "side", "history", "nullspace")
 _WRAP = (
     "Wrap a matrix as `MatrixLinearOperator(matrix)` and a function as "
     "`FunctionLinearOperator(fn, structure)`."
@@ -41,18 +63,105 @@ _WRAP = (
 class AbstractKrylovSolver(AbstractLinearSolver[KrylovState]):
     """A method that needs nothing of A but products, and judges by ‖b − Ax‖ ≤ max(rtol·‖b‖, atol).
 
-    All of them take these options:
+    A concrete method is a final class with the fields `norm` and `max_steps` (and its own), and a
+    `method(system)` that returns its cycle; `is_square` and `needs_definite` say what it takes.
 
-    - `"preconditioner"`: an operator that approximates A⁻¹. It goes before the solver's own
-      `preconditioner`, and is transposed and conjugated together with A.
+    All of them take these settings:
+
+    - `rtol`, `atol`: ‖b − Ax‖ ≤ max(rtol·‖b‖, atol), without preconditioner. `rtol=None` stands for
+      1e-5 in float32 and 1e-10 in float64.
+    - `preconditioner`: an operator that approximates A⁻¹.
+    - `side`: "right" iterates on A·M, and sees the residual that is judged; "left" on M·A. Methods
+      for symmetric systems ignore it: there the preconditioner stands in the middle.
+    - `history`: `True` keeps the residual norm after each step, in `stats["history"]` (an array of
+      length `max_steps + 1`, of which `stats["history_length"]` entries are filled); "x" the
+      iterates as well, in `stats["iterates"]`.
+    - `nullspace`: "constant", "auto", vectors or a `NullSpace`: x and b are projected; a b that
+      is out of A's range ends in `RESULTS.incompatible`, with the projected solution.
+
+    and these options:
+
+    - `"preconditioner"`: goes before the solver's own, and is transposed and conjugated with A.
     - `"y0"` (or `"x0"`): where to start. An initial guess within the tolerance takes no step.
     """
 
+    rtol: Tolerance = None
+    atol: Tolerance = 0.0
+    preconditioner: Preconditioner = dataclasses.field(default=None, kw_only=True)
+    side: Side = dataclasses.field(default="right", kw_only=True)
+    history: History = dataclasses.field(default=False, kw_only=True)
+    nullspace: Any = dataclasses.field(default=None, kw_only=True)
+
+    is_square: ClassVar[bool] = True
+    needs_definite: ClassVar[bool] = False
+
+    if TYPE_CHECKING:  # fields of every concrete class, in the order of each method's tradition
+        norm: Any = None
+        max_steps: Any = None
+
+    def __check_init__(self) -> None:
+        check_settings(self.rtol, self.atol, self.norm, self.max_steps)
+        check_preconditioner_field(self.preconditioner)
+        check_history(self.history, self.max_steps)
+        check_nullspace(self.nullspace)
+        if self.side not in ("left", "right"):
+            raise ValueError(
+                f"side: must be 'left' or 'right'; got {self.side!r}. Leave it out for 'right', "
+                "which minimises the residual that is judged."
+            )
+
+    @abc.abstractmethod
+    def method(self, system: System) -> Method:
+        """The cycle of the method for one system, and what the loop around it has to know."""
+
+    def init(self, operator: AbstractLinearOperator, options: Options) -> KrylovState:
+        del options
+        name = type(self).__name__
+        if self.is_square:
+            check_square(operator, name)
+        if self.needs_definite:
+            check_definite(operator, name)
+        operator = linearise(operator)
+        m = self.preconditioner
+        m = None if m is None else linearise(m)
+        return KrylovState(operator, m, projector(self.nullspace, operator))
+
+    def compute(
+        self, state: KrylovState, vector: PyTree[Array], options: Options
+    ) -> tuple[PyTree[Array], RESULTS, dict[str, Any]]:
+        operator, _, projection = state
+        vector = inexact_vector(vector)
+        preconditioner = read_preconditioner(state, options)
+        x0 = read_guess(operator, options)
+        problem = pose(operator, vector, x0, self.rtol, self.atol, self.norm, projection)
+        axes = mesh_axes(operator, preconditioner, projection, problem)
+        max_steps = step_limit(self.max_steps, min(operator.in_size(), operator.out_size()))
+        system = System(
+            operator, preconditioner, projection, problem, self.norm, self.side, max_steps, axes
+        )
+        method = self.method(system)
+        trail = new_trail(self.history, max_steps, problem.norm, problem.x)
+        ending, memory = iterate(method, operator, problem, self.norm, max_steps, axes, trail)
+        if projection is not None:
+            ending = ending._replace(x=projection.of_solution(ending.x))
+        x, result, stats = report(problem, ending, max_steps)
+        if method.statistics is not None:
+            stats |= method.statistics(memory, x)
+        return x, result, stats
+
     def transpose(self, state: KrylovState, options: Options) -> tuple[KrylovState, Options]:
-        return _turn(lambda operator: operator.transpose(), state, options)
+        return _turn("transpose", lambda operator: operator.transpose(), state, options)
 
     def conj(self, state: KrylovState, options: Options) -> tuple[KrylovState, Options]:
-        return _turn(conj, state, options)
+        return _turn("conj", conj, state, options)
+
+    def lenient(self, state: KrylovState) -> KrylovState:
+        if state.projector is None:
+            return state
+        return state._replace(projector=state.projector.lenient())
+
+    def assume_full_rank(self) -> bool:
+        return True
 
     def checks_residual(self) -> bool:
         return True
@@ -62,7 +171,7 @@ class AbstractKrylovSolver(AbstractLinearSolver[KrylovState]):
         shown = []
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
-            quiet = callable(field.default) or field.name == "preconditioner"
+            quiet = callable(field.default) or field.name in _QUIET
             if not (quiet and value is field.default):
                 shown.append(f"{field.name}={_show(value)}")
         return f"{type(self).__name__}({', '.join(shown)})"
@@ -78,15 +187,20 @@ def _show(value: Any) -> str:
 
 
 def _turn(
+    name: str,
     turn: Callable[[AbstractLinearOperator], AbstractLinearOperator],
     state: KrylovState,
     options: Options,
 ) -> tuple[KrylovState, Options]:
-    operator, preconditioner = state
+    operator, preconditioner, projection = state
     options = {key: value for key, value in options.items() if key not in _GUESSES}
     if options.get("preconditioner") is not None:
         options["preconditioner"] = turn(options["preconditioner"])
-    return (turn(operator), None if preconditioner is None else turn(preconditioner)), options
+    if preconditioner is not None:
+        preconditioner = turn(preconditioner)
+    if projection is not None:
+        projection = getattr(projection, name)()
+    return KrylovState(turn(operator), preconditioner, projection), options
 
 
 def check_preconditioner_field(preconditioner: Any) -> None:
@@ -98,10 +212,8 @@ def check_preconditioner_field(preconditioner: Any) -> None:
         )
 
 
-def square_state(
-    operator: AbstractLinearOperator, preconditioner: AbstractLinearOperator | None, solver: str
-) -> KrylovState:
-    """The state of a method for square systems."""
+def check_square(operator: AbstractLinearOperator, solver: str) -> None:
+    """Refuse what does not map a structure to itself."""
     require_square(operator, solver)
     in_structure, out_structure = operator.in_structure(), operator.out_structure()
     if not structure_equal(in_structure, out_structure):
@@ -110,7 +222,16 @@ def square_state(
             f"{structure_str(in_structure)} and output {structure_str(out_structure)}. Ravel "
             "both into vectors, or use a direct solver such as `LU()`."
         )
-    return linearise(operator), None if preconditioner is None else linearise(preconditioner)
+
+
+def check_definite(operator: AbstractLinearOperator, solver: str) -> None:
+    """Refuse operators without the tag of a definite one."""
+    if not (is_positive_semidefinite(operator) or is_negative_semidefinite(operator)):
+        raise ValueError(
+            f"operator: `{solver}` needs a positive or negative definite operator, and this "
+            f"{type(operator).__name__} does not promise that. Tag it with "
+            "`positive_semidefinite_tag` if it is, or use `GMRES()`."
+        )
 
 
 def inexact_vector(vector: PyTree[Any]) -> PyTree[Array]:
@@ -137,7 +258,7 @@ def read_guess(operator: AbstractLinearOperator, options: Options) -> PyTree[Arr
 
 def read_preconditioner(state: KrylovState, options: Options) -> AbstractLinearOperator | None:
     """The option `preconditioner`, else the solver's own, checked against the operator."""
-    operator, preconditioner = state
+    operator, preconditioner = state[:2]
     if options.get("preconditioner") is not None:
         preconditioner = options["preconditioner"]
         if not isinstance(preconditioner, AbstractLinearOperator):

@@ -19,6 +19,7 @@ from ..._tree import tree_add, tree_all_finite, tree_real_dtype, tree_sub, tree_
 from ..._types import Norm
 from ...operators import AbstractLinearOperator
 from ...results import RESULTS
+from .history import Trail, record
 from .stopping import Ending, Problem
 from .vectors import while_loop
 
@@ -29,13 +30,16 @@ RUNNING, CLAIMED, RAN_OUT, BROKE_DOWN, SINGULAR, OVERFLOW, CONLIM = range(7)
 class Start(NamedTuple):
     """What a cycle starts from."""
 
+    x: PyTree[Array]
     residual: PyTree[Array]
     norm: Array  # of the residual, as the user measures it
     target: Array  # where that norm shall come
     caution: Array  # by which the target was lowered: 1, or 1/2 after a claim that was not true
     budget: Array  # steps that are left
+    steps: Array  # steps that were taken
     index: Array  # how many cycles went before
     memory: Any  # what the last cycle left
+    trail: Any  # the history so far, if one is kept
 
 
 class End(NamedTuple):
@@ -45,6 +49,32 @@ class End(NamedTuple):
     steps: Array
     outcome: Array
     memory: Any
+    trips: Array  # through its loop: steps, and those that failed
+    trail: Any
+
+
+class Method(NamedTuple):
+    """A Krylov method for one system: its cycle, and what the loop around it has to know.
+
+    - `cycle`: from `Start` to `End`.
+    - `memory`: handed from cycle to cycle.
+    - `patience`: how many cycles in a row that end by their length alone may fail to reduce the
+      residual. After those that end by themselves it is 2, and they have to halve it.
+    - `monotone`: take back cycles that increase the residual.
+    - `least_squares(residual, memory)`: whether a residual that is not small solves the problem.
+    - `per_trip`, `per_cycle`: products with A and with Aᴴ in each trip through the cycle's loop, and
+      in each cycle beside those and the one for the true residual.
+    - `statistics(memory, x)`: further statistics.
+    """
+
+    cycle: Callable[[Start], End]
+    memory: Any = ()
+    patience: int = 2
+    monotone: bool = True
+    least_squares: Callable[[PyTree[Array], Any], Array] | None = None
+    per_trip: tuple[int, int] = (1, 0)
+    per_cycle: tuple[int, int] = (0, 0)
+    statistics: Callable[[Any, PyTree[Array]], dict[str, Any]] | None = None
 
 
 class _Loop(NamedTuple):
@@ -53,6 +83,7 @@ class _Loop(NamedTuple):
     norm: Array
     best: Array
     steps: Array
+    trips: Array
     index: Array
     stalled: Array
     doubted: Array
@@ -60,6 +91,7 @@ class _Loop(NamedTuple):
     done: Array
     result: RESULTS
     memory: Any
+    trail: Any
 
 
 def outcome_of(*flags: tuple[int, Array]) -> Array:
@@ -89,25 +121,15 @@ def _verdict(outcome: Array, exhausted: Array, first_step: Array) -> RESULTS:
 
 
 def iterate(
-    cycle: Callable[[Start], End],
+    method: Method,
     operator: AbstractLinearOperator,
     problem: Problem,
     norm: Norm,
     max_steps: int,
     axes: frozenset,
-    *,
-    memory: Any = (),
-    patience: int = 2,
-    monotone: bool = True,
-    least_squares: Callable[[PyTree[Array], Any], Array] | None = None,
+    trail: Trail | None = None,
 ) -> tuple[Ending, Any]:
     """Run cycles until the true residual is small enough, or nothing more can be hoped for.
-
-    - `memory`: handed from cycle to cycle.
-    - `patience`: how many cycles in a row that end by their length alone may fail to reduce the
-      residual. After those that end by themselves it is 2, and they have to halve it.
-    - `monotone`: take back cycles that increase the residual.
-    - `least_squares(residual, memory)`: whether a residual that is not small solves the problem.
 
     Returns also the memory of the last cycle. One product for each cycle.
     """
@@ -118,12 +140,24 @@ def iterate(
         target = caution * problem.goal
         # A lane of a vmap that is done has no steps left, so that it does not hold up the others.
         budget = jnp.where(c.done, 0, max_steps - c.steps)
-        end = cycle(Start(c.residual, c.norm, target, caution, budget, c.index, c.memory))
+        start = Start(
+            x=c.x,
+            residual=c.residual,
+            norm=c.norm,
+            target=target,
+            caution=caution,
+            budget=budget,
+            steps=c.steps,
+            index=c.index,
+            memory=c.memory,
+            trail=c.trail,
+        )
+        end = method.cycle(start)
         x = tree_add(c.x, end.correction)
         residual = tree_sub(problem.vector, operator.mv(x))
         r_norm = jnp.asarray(norm(residual), c.norm.dtype)
         finite = tree_all_finite(x) & jnp.isfinite(r_norm)
-        keep = finite & (r_norm <= c.norm) if monotone else finite
+        keep = finite & (r_norm <= c.norm) if method.monotone else finite
         x, residual = tree_where(keep, (x, residual), (c.x, c.residual))
         outcome = jnp.where(finite, end.outcome, OVERFLOW)
         steps = c.steps + end.steps
@@ -134,18 +168,22 @@ def iterate(
         r_norm = jnp.where(keep, r_norm, c.norm)
         small = r_norm <= problem.goal
         normal = jnp.zeros_like(small)
-        if least_squares is not None:
-            normal = least_squares(residual, end.memory)
+        if method.least_squares is not None:
+            normal = method.least_squares(residual, end.memory)
         solved = small | normal
-        given_up = stalled >= jnp.where(ran_out, patience, 2)
+        given_up = stalled >= jnp.where(ran_out, method.patience, 2)
         exhausted = steps >= max_steps
         failure = _verdict(outcome, exhausted, steps == 0)
+        trail = end.trail
+        if trail is not None:  # the true residual replaces that of the recurrences
+            trail = record(trail, steps, r_norm, x, jnp.array(True))
         return _Loop(
             x=x,
             residual=residual,
             norm=r_norm,
             best=jnp.minimum(c.best, r_norm),
             steps=steps,
+            trips=c.trips + end.trips,
             index=c.index + 1,
             stalled=stalled,
             doubted=c.doubted | (outcome == CLAIMED),
@@ -153,6 +191,7 @@ def iterate(
             done=solved | given_up | exhausted | (outcome == OVERFLOW) | (outcome == CONLIM),
             result=RESULTS.where(solved, RESULTS.successful, failure),
             memory=end.memory,
+            trail=trail,
         )
 
     zero = jnp.zeros((), jnp.int32)
@@ -163,14 +202,26 @@ def iterate(
         norm=problem.norm,
         best=problem.norm,
         steps=zero,
+        trips=zero,
         index=zero,
         stalled=zero,
         doubted=false,
         least_squares=false,
         done=problem.is_bad | (problem.norm <= problem.goal),
         result=RESULTS.where(problem.is_bad, RESULTS.nonfinite_input, RESULTS.successful),
-        memory=memory,
+        memory=method.memory,
+        trail=trail,
     )
     c = while_loop(lambda c: ~c.done, body, start, axes)
-    ending = Ending(c.x, c.residual, c.norm, c.result, c.steps, c.least_squares)
+    ending = Ending(
+        x=c.x,
+        residual=c.residual,
+        norm=c.norm,
+        result=c.result,
+        num_steps=c.steps,
+        least_squares=c.least_squares,
+        matvecs=c.trips * method.per_trip[0] + c.index * (1 + method.per_cycle[0]),
+        rmatvecs=c.trips * method.per_trip[1] + c.index * method.per_cycle[1],
+        trail=c.trail,
+    )
     return ending, c.memory

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -11,36 +12,11 @@ from jaxtyping import Array, PyTree
 
 from ..._norms import two_norm
 from ..._tree import HIGHEST, tree_dtype, tree_size, tree_sub
-from ..._types import Options
-from ...operators import AbstractLinearOperator
-from ...results import RESULTS
-from .base import (
-    AbstractKrylovSolver,
-    KrylovState,
-    Preconditioner,
-    check_preconditioner_field,
-    inexact_vector,
-    read_guess,
-    read_preconditioner,
-    square_state,
-)
-from .cycles import OVERFLOW, RUNNING, SINGULAR, End, Start, close, iterate, outcome_of
-from .stopping import (
-    NormLike,
-    Steps,
-    Tolerance,
-    check_count,
-    check_settings,
-    pose,
-    report,
-    step_limit,
-)
-from .vectors import mesh_axes, normalise, while_loop
-
-if TYPE_CHECKING:
-    Side = Literal["left", "right"]
-else:
-    Side = Any  # checked by `GMRES` itself
+from .base import AbstractKrylovSolver
+from .cycles import OVERFLOW, SINGULAR, End, Method, Start, outcome_of
+from .stopping import NormLike, Steps, check_count
+from .system import System
+from .vectors import normalise
 
 
 class _Arnoldi(NamedTuple):
@@ -61,99 +37,49 @@ class GMRES(AbstractKrylovSolver):
     For square operators of any kind. One product with A and one with M for each step, and one with
     A for each restart; a basis of `restart + 1` vectors. Gram–Schmidt is done twice, in matrix
     form: twice is enough (Giraud, Langou and Rozložník, 2005, doi:10.1016/j.camwa.2005.08.009).
-    Options: `"preconditioner"`, `"y0"`.
 
-    - `rtol`, `atol`: ‖b − Ax‖ ≤ max(rtol·‖b‖, atol), without preconditioner. `rtol=None` stands for
-      1e-5 in float32 and 1e-10 in float64.
-    - `norm`: the norm in this rule. (What is minimised is the Euclidean norm.)
+    - `rtol`, `atol`, `preconditioner`, `history`, `nullspace`: see `AbstractKrylovSolver`.
+    - `norm`: the norm in ‖b − Ax‖ ≤ max(rtol·‖b‖, atol). (What is minimised is the Euclidean norm.)
     - `max_steps`: default 10 per unknown. Steps inside of restarts count.
     - `restart`: the length of a cycle.
     - `stagnation_iters`: how many cycles in a row may leave the residual where it is.
-    - `preconditioner`: used where the options name none.
     - `side`: `"right"` minimises ‖b − Ax‖, `"left"` ‖M(b − Ax)‖.
     """
 
-    rtol: Tolerance = None
-    atol: Tolerance = 0.0
     norm: NormLike = two_norm
     max_steps: Steps = None
     restart: Steps = 20
     stagnation_iters: Steps = 20
-    preconditioner: Preconditioner = None
-    side: Side = "right"
 
     def __check_init__(self) -> None:
-        check_settings(self.rtol, self.atol, self.norm, self.max_steps)
         check_count("restart", self.restart, "20")
         check_count("stagnation_iters", self.stagnation_iters, "20")
-        check_preconditioner_field(self.preconditioner)
-        if self.side not in ("left", "right"):
-            raise ValueError(
-                f"side: must be 'left' or 'right'; got {self.side!r}. Leave it out for 'right', "
-                "which minimises the residual that is judged."
-            )
 
-    def init(self, operator: AbstractLinearOperator, options: Options) -> KrylovState:
-        del options
-        return square_state(operator, self.preconditioner, "GMRES")
-
-    def compute(
-        self, state: KrylovState, vector: PyTree[Array], options: Options
-    ) -> tuple[PyTree[Array], RESULTS, dict[str, Any]]:
-        operator, _ = state
-        vector = inexact_vector(vector)
-        preconditioner, x0 = read_preconditioner(state, options), read_guess(operator, options)
-        same = lambda x: x
-        left = right = same
-        if preconditioner is not None and self.side == "left":
-            left = preconditioner.mv
-        elif preconditioner is not None:
-            right = preconditioner.mv
-        problem = pose(operator, vector, x0, self.rtol, self.atol, self.norm)
-        size = tree_size(vector)
-        max_steps, length = (
-            step_limit(self.max_steps, size),
-            min(int(self.restart or 1), max(size, 1)),
-        )
-        axes = mesh_axes(operator, preconditioner, problem)
+    def method(self, system: System) -> Method:
+        length = min(int(self.restart or 1), max(tree_size(system.problem.vector), 1))
 
         def cycle(start: Start) -> End:
-            target = start.target
-            v, beta = normalise(left(start.residual))
-            if left is not same or self.norm is not two_norm:
-                # Aim at the target by what one norm is worth in the other; a miss is made up for.
-                target = target * beta / jnp.where(start.norm > 0, start.norm, 1)
-            product = lambda v: left(operator.mv(right(v)))
-            budget = jnp.minimum(start.budget, length)
-            c = _arnoldi(product, v, beta, target, budget, length, axes)
-            correction = right(_combine(c, beta))
-            return End(correction, c.steps, close(c.outcome, c.norm, target), start.memory)
+            r, _, target = system.begin(start, euclidean=True)
+            v, beta = normalise(r)
+            step, first = _arnoldi(system.product, v, beta, length)
+            ran = system.run(
+                step,
+                first,
+                start,
+                target,
+                budget=jnp.minimum(start.budget, length),
+                correction=lambda c: system.finish(_combine(c, beta)),
+                exact=self.norm is two_norm,
+            )
+            return ran.end(system.finish(_combine(ran.carry, beta)))
 
-        ending, _ = iterate(
-            cycle,
-            operator,
-            problem,
-            self.norm,
-            max_steps,
-            axes,
-            patience=int(self.stagnation_iters or 1),
-        )
-        return report(problem, ending, max_steps)
-
-    def assume_full_rank(self) -> bool:
-        return True
+        return Method(cycle, patience=int(self.stagnation_iters or 1))
 
 
 def _arnoldi(
-    product: Any,
-    v: PyTree[Array],
-    beta: Array,
-    target: Array,
-    budget: Array,
-    length: int,
-    axes: frozenset,
-) -> _Arnoldi:
-    """Extend an orthonormal basis from v until the residual of norm `beta` has come to `target`."""
+    product: Any, v: PyTree[Array], beta: Array, length: int
+) -> tuple[Callable[[_Arnoldi], _Arnoldi], _Arnoldi]:
+    """The step that extends an orthonormal basis from v, where the residual has the norm `beta`."""
     dtype = tree_dtype(v)
     eps = float(jnp.finfo(dtype).eps)
     index = jnp.arange(length + 1, dtype=jnp.int32)
@@ -205,8 +131,7 @@ def _arnoldi(
         steps=zero,
         outcome=zero,
     )
-    going = lambda c: (c.outcome == RUNNING) & (c.norm > target) & (c.steps < budget)
-    return while_loop(going, step, first, axes)
+    return step, first
 
 
 def _combine(c: _Arnoldi, beta: Array) -> PyTree[Array]:

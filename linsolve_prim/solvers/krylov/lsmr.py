@@ -2,29 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import Any, ClassVar, NamedTuple, TypeAlias
 
 import jax.numpy as jnp
 from jaxtyping import Array, PyTree
 
 from ..._norms import two_norm
 from ..._tree import tree_axpy, tree_where, tree_zeros
-from ..._types import Options
-from ...operators import AbstractLinearOperator, conj, linearise
-from ...results import RESULTS
-from .base import AbstractKrylovSolver, KrylovState, inexact_vector, read_guess
-from .cycles import CLAIMED, CONLIM, OVERFLOW, RUNNING, End, Start, close, iterate, outcome_of
-from .stopping import (
-    NormLike,
-    Steps,
-    Tolerance,
-    check_settings,
-    check_tolerance,
-    pose,
-    report,
-    step_limit,
-)
-from .vectors import mesh_axes, normalise, safe_norm, while_loop
+from .base import AbstractKrylovSolver
+from .cycles import CLAIMED, CONLIM, OVERFLOW, RUNNING, End, Method, Start, close, outcome_of
+from .stopping import NormLike, Steps, Tolerance, check_tolerance
+from .system import System
+from .vectors import normalise, safe_norm
+
+_Product: TypeAlias = Callable[[PyTree[Array]], PyTree[Array]]
 
 
 class _Memory(NamedTuple):
@@ -68,8 +60,8 @@ class LSMR(AbstractKrylovSolver):
     """LSMR (Fong and Saunders, 2011, doi:10.1137/10079687X), for operators of any shape and rank.
 
     Finds x = A†b, the least-squares solution of minimum norm (with an initial guess: the one
-    nearest to it). One product with A and one with Aᴴ for each step. Options: `"y0"`; a
-    `"preconditioner"` is not used.
+    nearest to it). One product with A and one with Aᴴ for each step. With a preconditioner M, on the
+    right of A, it is ‖M⁻¹x‖ that is least.
 
     It stops when, of the true residual r = b − Ax, either of these is true (`stats["reason"]` says
     which):
@@ -79,46 +71,33 @@ class LSMR(AbstractKrylovSolver):
       that the test is stricter than that of the paper; if A is not tall, it is rtol ≤ ε^⅔ that
       counts, because then ‖r‖ is what most likely becomes small.
 
-    - `rtol`, `atol`: `rtol=None` stands for 1e-5 in float32 and 1e-10 in float64.
+    - `rtol`, `atol`, `preconditioner`, `history`, `nullspace`: see `AbstractKrylovSolver`.
     - `norm`: the norm in the first rule.
     - `max_steps`: default 10 per unknown or equation, whichever are fewer.
     - `conlim`: give up (`RESULTS.conlim`) when the estimated condition number is larger than this.
     """
 
-    rtol: Tolerance = None
-    atol: Tolerance = 0.0
     norm: NormLike = two_norm
     max_steps: Steps = None
     conlim: Tolerance = 1e8
 
+    is_square: ClassVar[bool] = False
+
     def __check_init__(self) -> None:
-        check_settings(self.rtol, self.atol, self.norm, self.max_steps)
         check_tolerance("conlim", self.conlim)
 
-    def init(self, operator: AbstractLinearOperator, options: Options) -> KrylovState:
-        del options
-        return linearise(operator), None
-
-    def compute(
-        self, state: KrylovState, vector: PyTree[Array], options: Options
-    ) -> tuple[PyTree[Array], RESULTS, dict[str, Any]]:
-        operator, _ = state
-        vector = inexact_vector(vector)
-        adjoint = conj(operator).transpose()
-        x0 = read_guess(operator, options)
-        problem = pose(operator, vector, x0, self.rtol, self.atol, self.norm)
-        max_steps = step_limit(self.max_steps, min(operator.in_size(), operator.out_size()))
-        axes = mesh_axes(operator, problem)
-        dtype = problem.norm.dtype
-        eps = float(jnp.finfo(dtype).eps)
+    def method(self, system: System) -> Method:
+        problem, operator = system.problem, system.operator
+        dtype, eps = system.real_dtype, system.eps
         ls_rtol = jnp.maximum(problem.rtol, 10 * eps)
         if operator.out_size() <= operator.in_size():
             # Most likely consistent: then Aᴴr is small before r is, by the condition number.
             ls_rtol = jnp.minimum(ls_rtol, eps ** (2 / 3))
+        conlim = jnp.asarray(self.conlim, dtype)
 
         def cycle(start: Start) -> End:
             u, b = normalise(start.residual)
-            v, a = normalise(adjoint.mv(u))
+            v, a = normalise(system.adjoint_product(u))
             a, b = a.astype(dtype), b.astype(dtype)
             target = start.target
             if self.norm is not two_norm:
@@ -131,38 +110,37 @@ class LSMR(AbstractKrylovSolver):
             def going(c: _Step) -> Array:
                 return (c.outcome == RUNNING) & ~claims(c) & (c.steps < start.budget)
 
-            first = _first(u, v, a, b, start.memory, operator)
-            step = lambda c: _step(c, operator, adjoint, jnp.asarray(self.conlim, dtype))
-            c = while_loop(going, step, first, axes)
+            first = _first(u, v, a, b, start.memory, tree_zeros(operator.in_structure()))
+            step = lambda c: _step(c, system.product, system.adjoint_product, conlim)
+            exact = self.norm is two_norm
+            ran = system.run(step, first, start, target, going=going, exact=exact)
+            c = ran.carry
             outcome = jnp.where(claims(c), CLAIMED, close(c.outcome, c.norm, target))
-            return End(c.d, c.steps, outcome.astype(jnp.int32), c.memory)
+            return ran.end(system.finish(c.d), memory=c.memory, outcome=outcome.astype(jnp.int32))
 
         def least_squares(residual: PyTree[Array], memory: _Memory) -> Array:
-            normal = safe_norm(adjoint.mv(residual)).astype(dtype)
+            normal = safe_norm(system.adjoint_product(residual)).astype(dtype)
             bound = ls_rtol * memory.a_norm * two_norm(residual).astype(dtype)
             return (normal <= bound) & jnp.isfinite(normal)
 
+        def statistics(memory: _Memory, x: PyTree[Array]) -> dict[str, Any]:
+            return {
+                "norm_Ar": memory.normal * problem.unit,
+                "norm_A": memory.a_norm,
+                "cond_A": memory.cond,
+                "norm_x": two_norm(x),
+            }
+
         zero = jnp.zeros((), dtype)
-        ending, memory = iterate(
+        return Method(
             cycle,
-            operator,
-            problem,
-            self.norm,
-            max_steps,
-            axes,
             memory=_Memory(zero, zero, zero),
             monotone=False,
             least_squares=least_squares,
+            per_trip=(1, 1),
+            per_cycle=(0, 2),
+            statistics=statistics,
         )
-        x, result, stats = report(problem, ending, max_steps)
-        stats |= {
-            "norm_r": stats["residual_norm"],
-            "norm_Ar": memory.normal * problem.unit,
-            "norm_A": memory.a_norm,
-            "cond_A": memory.cond,
-            "norm_x": two_norm(x),
-        }
-        return x, result, stats
 
     def assume_full_rank(self) -> bool:
         return False
@@ -174,9 +152,8 @@ def _first(
     a: Array,
     b: Array,
     memory: _Memory,
-    operator: AbstractLinearOperator,
+    zeros: PyTree[Array],
 ) -> _Step:
-    zeros = tree_zeros(operator.in_structure())
     zero, one = jnp.zeros_like(a), jnp.ones_like(a)
     steps = jnp.zeros((), jnp.int32)
     memory = _Memory(jnp.maximum(memory.a_norm, a), jnp.maximum(memory.cond, 1), a * b)
@@ -208,12 +185,10 @@ def _first(
     )
 
 
-def _step(
-    c: _Step, operator: AbstractLinearOperator, adjoint: AbstractLinearOperator, conlim: Array
-) -> _Step:
+def _step(c: _Step, product: _Product, adjoint_product: _Product, conlim: Array) -> _Step:
     # Bidiagonalisation: b u = A v − a u, then a v = Aᴴu − b v
-    u, b = normalise(tree_axpy(-c.a, c.u, operator.mv(c.v)))
-    v, a = normalise(tree_axpy(-b, c.v, adjoint.mv(u)))
+    u, b = normalise(tree_axpy(-c.a, c.u, product(c.v)))
+    v, a = normalise(tree_axpy(-b, c.v, adjoint_product(u)))
     a, b = a.astype(c.a.dtype), b.astype(c.a.dtype)
 
     # The two rotations that make the bidiagonal matrix triangular, and its transpose again

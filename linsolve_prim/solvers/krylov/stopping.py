@@ -5,6 +5,7 @@ The rule is SciPy's, on the true residual: ‖b − Ax‖ ≤ max(rtol·‖b‖,
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax.numpy as jnp
@@ -23,6 +24,8 @@ from ..._tree import (
 from ..._types import Norm, complex_to_real_dtype, is_array
 from ...operators import AbstractLinearOperator
 from ...results import REASONS, RESULTS
+from .history import statistics
+from .nullspace import Projector
 from .vectors import power_of_two, tree_divide, tree_zeros_like
 
 # Settings are checked by `check_settings`, whose messages say more than a run-time type checker's.
@@ -34,6 +37,8 @@ else:
     Tolerance = Steps = NormLike = Any
 
 _INT32_MAX = 2**31 - 1
+_INSIDE = math.sqrt(0.75)  # the share of a tolerance for what is left of b in the range of A; half
+_OUTSIDE = 0.5  # of it is for what is not in that range
 _DEFAULT_RTOL = {"float16": 1e-2, "bfloat16": 1e-2, "float32": 1e-5, "float64": 1e-10}
 
 
@@ -126,6 +131,8 @@ class Problem(NamedTuple):
     unit: Array
     is_zero: Array
     is_bad: Array
+    matvecs: int  # that posing it took
+    outside: Array | None  # the norm of the part of b out of A's range, where that is an error
 
 
 def pose(
@@ -135,6 +142,7 @@ def pose(
     rtol: Any,
     atol: Any,
     norm: Norm,
+    projector: Projector | None = None,
 ) -> Problem:
     """The first residual and the tolerances, by one product if there is a first guess, else none.
 
@@ -144,8 +152,11 @@ def pose(
     dtype = tree_real_dtype(vector)
     rtol = jnp.asarray(default_rtol(dtype) if rtol is None else rtol, dtype)
     x = tree_zeros(operator.in_structure()) if x0 is None else x0
-    residual = vector if x0 is None else tree_sub(vector, operator.mv(x0))
-    b_size, r_size = max_norm(vector), max_norm(residual)
+    b_size, given = max_norm(vector), vector
+    if projector is not None:
+        vector, x = projector.of_residual(vector), projector.of_solution(x)
+    residual = vector if x0 is None else tree_sub(vector, operator.mv(x))
+    r_size = max_norm(residual)
     is_zero = b_size == 0
     finite = jnp.isfinite(b_size) & jnp.isfinite(r_size) & tree_all_finite(x)
     is_bad = ~finite & ~is_zero
@@ -157,8 +168,18 @@ def pose(
     )
     residual = in_units(residual)
     b_scaled = tree_divide(vector, b_unit)
-    rtol_goal = rtol * jnp.asarray(norm(b_scaled), dtype) * (b_unit / unit)
+    in_norm = lambda tree: jnp.asarray(norm(tree), dtype) * (b_unit / unit)
+    rtol_goal = rtol * in_norm(b_scaled)
     atol_goal = jnp.asarray(atol, dtype) / unit
+    outside, b_given = None, b_scaled
+    if projector is not None:
+        b_given = tree_divide(given, b_unit)
+        if projector.strict:
+            # ‖b − Ax‖² is the sum of what is left in the range and what is outside of it.
+            rtol_goal, atol_goal = _INSIDE * rtol * in_norm(b_given), _INSIDE * atol_goal
+            outside = in_norm(tree_sub(b_given, b_scaled))
+        else:  # nothing of b may be left but rounding errors
+            rtol_goal = jnp.maximum(rtol_goal, 10 * jnp.finfo(dtype).eps * in_norm(b_given))
     return Problem(
         vector=tree_divide(vector, unit),
         x=in_units(x),
@@ -167,11 +188,13 @@ def pose(
         rtol_goal=rtol_goal,
         atol_goal=atol_goal,
         goal=jnp.where(nothing_to_do, 0, jnp.maximum(rtol_goal, atol_goal)),
-        vector_norm=two_norm(b_scaled) * (b_unit / unit),
+        vector_norm=two_norm(b_given) * (b_unit / unit),
         rtol=rtol,
         unit=unit,
         is_zero=is_zero,
         is_bad=is_bad,
+        matvecs=int(x0 is not None),
+        outside=outside,
     )
 
 
@@ -187,6 +210,9 @@ class Ending(NamedTuple):
     result: RESULTS
     num_steps: Array
     least_squares: Array  # whether the normal equations were what was solved
+    matvecs: Array  # products with A, and
+    rmatvecs: Array  # with Aᴴ
+    trail: Any  # the history, if one was kept
 
 
 def report(
@@ -201,8 +227,14 @@ def report(
     untold = (problem.rtol_goal == 0) & (problem.atol_goal == 0) & ~problem.is_zero
     ran = (result == RESULTS.max_steps_reached) | (result == RESULTS.stagnation)
     result = RESULTS.where(untold & ran, RESULTS.successful, result)
+    r_norm = two_norm(ending.residual)
+    if problem.outside is not None:
+        r_norm = jnp.hypot(r_norm, problem.outside)
+        inside = problem.outside * _INSIDE <= _OUTSIDE * problem.goal
+        outside = ~(inside | problem.is_zero | problem.is_bad)
+        result = RESULTS.where(outside, RESULTS.incompatible, result)
     success = result == RESULTS.successful
-    r_norm = jnp.where(fits & ~problem.is_bad, two_norm(ending.residual), problem.vector_norm)
+    r_norm = jnp.where(fits & ~problem.is_bad, r_norm, problem.vector_norm)
     b_norm = problem.vector_norm
     relative = jnp.where(problem.is_zero, 0, r_norm / jnp.where(problem.is_zero, 1, b_norm))
     reason = REASONS.where(ending.norm <= problem.rtol_goal, REASONS.rtol, REASONS.atol)
@@ -215,5 +247,9 @@ def report(
         "residual_norm": r_norm * problem.unit,
         "relative_residual": relative,
         "reason": REASONS.where(success, reason, REASONS.failed),
+        "matvecs": ending.matvecs + problem.matvecs,
+        "rmatvecs": ending.rmatvecs,
     }
+    if ending.trail is not None:
+        stats |= statistics(ending.trail, ending.num_steps, problem.unit)
     return x, result, stats
