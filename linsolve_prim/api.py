@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, PyTree
 
+from ._recording import recording
 from ._static import Skeleton, Static, split
 from ._types import (
     Options,
@@ -108,6 +109,8 @@ def linear_solve(
     for array in arrays:
         if isinstance(array, jax.core.Tracer):
             return _solve(*problem, throw=throw, name=name)
+    if recording().on:  # a tape is open: the primitive tells it, which a compiled call could not
+        return _solve(*problem, throw=throw, name=name)
     settings = _settings(skeleton.treedef, skeleton.leaves, name)
     if not throw:
         return _restored(_compiled(settings, *arrays), state)

@@ -5,6 +5,7 @@ from typing import Any
 
 import equinox as eqx
 import jax
+import numpy as np
 from jaxtyping import Array, PyTree
 
 
@@ -82,6 +83,13 @@ class REASONS(eqx.Enumeration):
     )
     zero_rhs: Any = "The right-hand side is zero, so x = 0."
     failed: Any = "The solve failed; see `solution.result`."
+
+
+def member_name(item: Any, members: Any = RESULTS) -> Any:
+    """The name of a concrete member of `RESULTS` or `REASONS`; for a batch an array of names."""
+    (code,) = jax.tree.leaves(item)
+    names = np.array(list(vars(members)["__annotations__"]))[np.asarray(code)]
+    return str(names) if names.ndim == 0 else names
 
 
 @jax.tree_util.register_dataclass

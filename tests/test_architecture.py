@@ -13,13 +13,14 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 
 # From the bottom up: a module may import from its own row, and from rows above it in this list.
 LAYERS = [
-    ["_types", "errors", "_static", "_varying", "_tree", "_norms", "results"],
+    ["_types", "errors", "_static", "_varying", "_tree", "_norms", "_recording", "results"],
     ["operators"],
     ["sparse"],
     ["host"],
     ["solvers"],
     ["primitive"],
     ["adjoint", "auto", "api", "simple", "explain", "internal", "factorization"],
+    ["tracing"],
     ["testing", "cli"],
     ["__init__", "__main__"],
 ]

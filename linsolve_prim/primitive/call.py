@@ -58,6 +58,7 @@ class SolveCall:
     kind: str = FORWARD
     name: str | None = None
     levels: tuple[Level, ...] = ()  # innermost first
+    record: bool = False  # whether the compiled program tells the tapes
 
     def __repr__(self) -> str:
         title = f" {self.name!r}" if self.name else ""
@@ -96,7 +97,7 @@ class SolveCall:
 
     def essence(self) -> SolveCall:
         """What decides the computation: all but what is said or done about a failure."""
-        return dataclasses.replace(self, throw=False, kind=FORWARD, name=None)
+        return dataclasses.replace(self, throw=False, kind=FORWARD, name=None, record=False)
 
     def inner(self) -> SolveCall:
         """The call that the outermost `vmap` maps."""

@@ -5,6 +5,7 @@ The rules stand in files of their own, and are registered in `register.py`.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Sequence
 from typing import Any
@@ -12,13 +13,35 @@ from typing import Any
 import jax
 from jax.extend.core import Primitive
 
+from .._recording import tapes_of, told_when_run
 from .._varying import vary_together
 from ..results import Solution
 from .call import FORWARD, SolveCall
 from .failure import Failure, Inputs, raise_if_failed, raise_inside
 from .run import Program, trace, unwrap_stats
+from .told import tell_when_run, telling
 
-linear_solve_p = Primitive("linear_solve")
+
+class _LinearSolve(Primitive):
+    """The primitive, which tells the tapes that were opened in the trace that computes it.
+
+    `bind_with_trace` is where every evaluation and staging passes, also those that JAX's own rules
+    ask for. Without it, `bind` below would tell them of most solves.
+    """
+
+    def bind_with_trace(self, trace: Any, args: Any, *rest: Any) -> Any:
+        told = tapes_of(trace)
+        if not told:
+            return super().bind_with_trace(trace, args, *rest)
+        call, program = rest[-1]["call"], rest[-1]["program"]
+        with telling(told, functools.partial(_describe, call, args)) as tell:
+            flat = super().bind_with_trace(trace, args, *rest)
+            value, result, stats = program.unflatten(flat)
+            tell(Solution(value, result, unwrap_stats(stats), None))
+        return flat
+
+
+linear_solve_p = _LinearSolve("linear_solve")
 linear_solve_p.multiple_results = True
 
 
@@ -31,6 +54,9 @@ def bind(
     # operands need.
     operands = vary_together(*(_strong(x) for x in operands))
     program = trace(call, operands)
+    record = told_when_run()
+    if record != call.record:
+        call = dataclasses.replace(call, record=record)
     flat = linear_solve_p.bind(*operands, call=call, program=program)
     value, result, stats = program.unflatten(flat)
     return value, result, unwrap_stats(stats) if unwrap else stats
@@ -87,6 +113,9 @@ def _inputs(call: SolveCall, operands: Sequence[Any]) -> Inputs:
 def lowered(*operands: Any, call: SolveCall, program: Program) -> list[Any]:
     """The compiled program of a solve; with `throw`, it ends in a conditional that raises."""
     value, result, stats, verdict = program(*operands)
+    if call.record:
+        what = _describe(call, operands)
+        value, result, stats = tell_when_run(value, result, stats, what)
     if call.throw:
         inputs = _inputs(call, operands)
         value = raise_inside(value, verdict, inputs, _describe(call, operands))

@@ -12,6 +12,7 @@ import jax
 import numpy as np
 from jaxtyping import Array, PyTree
 
+from ..._recording import recording
 from ..._types import (
     Options,
     inexact_asarray,
@@ -28,6 +29,7 @@ from ...operators import (
 )
 from ...results import RESULTS
 from ..base import AbstractLinearSolver
+from ..inner import inverse_by
 from ..structures import require_square
 from .cycles import Method, iterate
 from .history import History, check_history, new_trail
@@ -47,7 +49,7 @@ class KrylovState(NamedTuple):
 
 # The checks of these fields say more than a run-time type checker would.
 if TYPE_CHECKING:
-    Preconditioner = AbstractLinearOperator | None
+    Preconditioner = AbstractLinearOperator | AbstractLinearSolver[Any] | None
     Side = Literal["left", "right"]
 else:
     Preconditioner = Side = Any
@@ -94,6 +96,8 @@ class AbstractKrylovSolver(AbstractLinearSolver[KrylovState]):
 
     is_square: ClassVar[bool] = True
     needs_definite: ClassVar[bool] = False
+    #: Whether the preconditioner may change from step to step, so that it may be another solver.
+    flexible: ClassVar[bool] = False
 
     if TYPE_CHECKING:  # fields of every concrete class, in the order of each method's tradition
         norm: Any = None
@@ -101,7 +105,7 @@ class AbstractKrylovSolver(AbstractLinearSolver[KrylovState]):
 
     def __check_init__(self) -> None:
         check_settings(self.rtol, self.atol, self.norm, self.max_steps)
-        check_preconditioner_field(self.preconditioner)
+        check_preconditioner_field(self.preconditioner, self.flexible)
         check_history(self.history, self.max_steps)
         check_nullspace(self.nullspace)
         if self.side not in ("left", "right"):
@@ -123,6 +127,8 @@ class AbstractKrylovSolver(AbstractLinearSolver[KrylovState]):
             check_definite(operator, name)
         operator = linearise(operator)
         m = self.preconditioner
+        if isinstance(m, AbstractLinearSolver):
+            m = inverse_by(m, operator)
         m = None if m is None else linearise(m)
         return KrylovState(operator, m, projector(self.nullspace, operator))
 
@@ -140,7 +146,9 @@ class AbstractKrylovSolver(AbstractLinearSolver[KrylovState]):
             operator, preconditioner, projection, problem, self.norm, self.side, max_steps, axes
         )
         method = self.method(system)
-        trail = new_trail(self.history, max_steps, problem.norm, problem.x)
+        taped = recording().path  # a tape that wants the whole path goes before the own setting
+        history, length = ("x", min(taped, max_steps)) if taped else (self.history, max_steps)
+        trail = new_trail(history, length, problem.norm, problem.x)
         ending, memory = iterate(method, operator, problem, self.norm, max_steps, axes, trail)
         if projection is not None:
             ending = ending._replace(x=projection.of_solution(ending.x))
@@ -203,13 +211,22 @@ def _turn(
     return KrylovState(turn(operator), preconditioner, projection), options
 
 
-def check_preconditioner_field(preconditioner: Any) -> None:
-    """Refuse, when a solver is made, what is no operator."""
-    if preconditioner is not None and not isinstance(preconditioner, AbstractLinearOperator):
+def check_preconditioner_field(preconditioner: Any, flexible: bool = False) -> None:
+    """Refuse, when a solver is made, what is no operator (nor, for flexible methods, a solver)."""
+    if preconditioner is None or isinstance(preconditioner, AbstractLinearOperator):
+        return
+    if isinstance(preconditioner, AbstractLinearSolver):
+        if flexible:
+            return
         raise ValueError(
             "preconditioner: must be an AbstractLinearOperator that approximates A⁻¹, or None; got "
-            f"{type(preconditioner).__name__}. {_WRAP}"
+            f"the solver {preconditioner!r}. Pass `lp.invert(operator, solver)` if it is accurate "
+            "(a factorization, say), else use `FGMRES`, which takes iterations too."
         )
+    raise ValueError(
+        "preconditioner: must be an AbstractLinearOperator that approximates A⁻¹, or None; got "
+        f"{type(preconditioner).__name__}. {_WRAP}"
+    )
 
 
 def check_square(operator: AbstractLinearOperator, solver: str) -> None:
