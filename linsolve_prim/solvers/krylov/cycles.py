@@ -63,7 +63,7 @@ class Method(NamedTuple):
     - `monotone`: take back cycles that increase the residual.
     - `least_squares(residual, memory)`: whether a residual that is not small solves the problem.
     - `per_trip`, `per_cycle`: products with A and with Aᴴ in each trip through the cycle's loop, and
-      in each cycle beside those and the one for the true residual.
+      in each cycle beside those and the one for the true residual; `before`: once, before all.
     - `statistics(memory, x)`: further statistics.
     """
 
@@ -74,6 +74,7 @@ class Method(NamedTuple):
     least_squares: Callable[[PyTree[Array], Any], Array] | None = None
     per_trip: tuple[int, int] = (1, 0)
     per_cycle: tuple[int, int] = (0, 0)
+    before: tuple[int, int] = (0, 0)
     statistics: Callable[[Any, PyTree[Array]], dict[str, Any]] | None = None
 
 
@@ -213,6 +214,8 @@ def iterate(
         trail=trail,
     )
     c = while_loop(lambda c: ~c.done, body, start, axes)
+    rates = list(zip(method.per_trip, method.per_cycle, method.before))
+    matvecs, rmatvecs = (c.trips * a + c.index * b + before for a, b, before in rates)
     ending = Ending(
         x=c.x,
         residual=c.residual,
@@ -220,8 +223,8 @@ def iterate(
         result=c.result,
         num_steps=c.steps,
         least_squares=c.least_squares,
-        matvecs=c.trips * method.per_trip[0] + c.index * (1 + method.per_cycle[0]),
-        rmatvecs=c.trips * method.per_trip[1] + c.index * method.per_cycle[1],
+        matvecs=matvecs + c.index,  # one for each true residual
+        rmatvecs=rmatvecs,
         trail=c.trail,
     )
     return ending, c.memory
