@@ -188,6 +188,9 @@ from .solvers import (
     CHOLMOD as CHOLMOD,
 )
 from .solvers import (
+    FGMRES as FGMRES,
+)
+from .solvers import (
     GMRES as GMRES,
 )
 from .solvers import (

@@ -15,6 +15,7 @@ from .host import SciPyIterative as SciPyIterative
 from .host import SpSolveTriangular as SpSolveTriangular
 from .host import SuperLU as SuperLU
 from .krylov import CG as CG
+from .krylov import FGMRES as FGMRES
 from .krylov import GMRES as GMRES
 from .krylov import LSMR as LSMR
 from .krylov import BiCGStab as BiCGStab

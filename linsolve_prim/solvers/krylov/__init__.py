@@ -9,6 +9,7 @@ cycles, which alone judges by the true residual (`cycles.py`).
 
 from .bicgstab import BiCGStab as BiCGStab
 from .cg import CG as CG
+from .fgmres import FGMRES as FGMRES
 from .gmres import GMRES as GMRES
 from .lsmr import LSMR as LSMR
 from .nullspace import NullSpace as NullSpace
