@@ -288,3 +288,6 @@ try:
     __version__ = _version("linsolve-prim")
 except _NotFound:  # run from a source tree that is not installed
     __version__ = "0.0.0"
+from . import diagnostics as diagnostics
+from .tracing import SolveTape as SolveTape
+from .tracing import original_errors as original_errors

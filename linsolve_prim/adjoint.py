@@ -15,12 +15,14 @@ class ImplicitAdjoint(eqx.Module):
 
     - `solver`: the solver of those solves; `None` keeps the forward solve's, with its factorization.
     - `preconditioner`: an operator that approximates A⁻¹ (it is transposed for cotangents).
+    - `x0`: where the cotangent solves start: a pytree of the structure of b. (Iterative methods only.)
     - `options`: the options of those solves; `None` keeps the forward solve's, less the initial guess.
     """
 
     solver: AbstractLinearSolver[Any] | None = None
     preconditioner: AbstractLinearOperator | None = None
     options: dict[str, Any] | None = None
+    x0: Any = None
 
     def __check_init__(self) -> None:
         if not (self.solver is None or isinstance(self.solver, AbstractLinearSolver)):
@@ -45,4 +47,4 @@ def as_adjoint(adjoint: Any, options: dict[str, Any]) -> ImplicitAdjoint | None:
     if adjoint.preconditioner is not None:
         own = {**(options if own is None else own), "preconditioner": adjoint.preconditioner}
         own = {k: v for k, v in own.items() if k not in ("y0", "x0")}
-    return ImplicitAdjoint(solver=adjoint.solver, options=own)
+    return ImplicitAdjoint(solver=adjoint.solver, options=own, x0=adjoint.x0)

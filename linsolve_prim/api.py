@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import logging
 from typing import Any, TypeAlias
 
 import jax
@@ -13,6 +14,7 @@ from jaxtyping import Array, PyTree
 
 from ._recording import recording
 from ._static import Skeleton, Static, split
+from ._tree import tree_dtype
 from ._types import (
     Options,
     inexact_asarray,
@@ -48,6 +50,7 @@ from .primitive import (
     Failure,
     SolveCall,
     bind,
+    failures,
     raise_if_failed,
 )
 from .primitive.call import Problem
@@ -55,6 +58,7 @@ from .primitive.states import stop_gradient
 from .results import RESULTS, SUCCESSFUL, Solution
 from .solvers.base import AbstractLinearSolver
 
+_log = logging.getLogger("linsolve_prim")
 _DEFAULT_SOLVER = AutoLinearSolver(well_posed=True)
 _STATE = 4  # where the state stands among the arguments that are passed on
 
@@ -67,6 +71,7 @@ def linear_solve(
     options: Options | None = None,
     state: PyTree[Any] = sentinel,
     throw: bool = True,
+    suppress: Any = (),
     adjoint: Any = None,
     name: str | None = None,
 ) -> Solution:
@@ -86,6 +91,7 @@ def linear_solve(
       to save doing it again.
     - `throw`: whether a failure raises. If `False`, look at `solution.result`; then the compiled
       program holds no host callback. It governs the tangent and cotangent solves as well.
+    - `suppress`: exceptions of ours that are not to be raised, as `(lp.NotConverged,)`.
     - `adjoint`: settings for those: a solver, or an `ImplicitAdjoint`. By default they inherit
       the solver and its factorization.
     - `name`: how messages call this solve.
@@ -95,7 +101,8 @@ def linear_solve(
     **Raises** `ValueError` or `TypeError` at trace time for input that does not fit; if `throw`,
     `SingularMatrixError`, `NotConverged`, `Diverged` or `NonFiniteInputError` (all
     `LinearSolveError`s with a `.solution`) for numerical failure. From inside `jax.jit`, JAX delivers
-    those as `jax.errors.JaxRuntimeError` or `ValueError` with our class and message as text.
+    those as `jax.errors.JaxRuntimeError` or `ValueError` with our class and message as text;
+    `with lp.original_errors():` around the call gives the class and the solution back.
 
     Differentiation is by the implicit function theorem, forward and reverse, to any order:
     x′ = A⁻¹(b′ − A′x) (for the pseudo-inverse's terms see `primitive/rules_jvp.py`). The solver's
@@ -108,18 +115,20 @@ def linear_solve(
     arrays, skeleton = split(problem)
     for array in arrays:
         if isinstance(array, jax.core.Tracer):
-            return _solve(*problem, throw=throw, name=name)
+            return _solve(*problem, throw=failures(throw, suppress), name=name)
     if recording().on:  # a tape is open: the primitive tells it, which a compiled call could not
-        return _solve(*problem, throw=throw, name=name)
+        return _solve(*problem, throw=failures(throw, suppress), name=name)
     settings = _settings(skeleton.treedef, skeleton.leaves, name)
     if not throw:
         return _restored(_compiled(settings, *arrays), state)
     ok, out = _compiled_and_checked(settings, *arrays)
     if isinstance(ok, jax.core.Tracer):  # constants inside somebody's jit: raise from there
-        return _solve(*problem, throw=True, name=name)
+        return _solve(*problem, throw=failures(True, suppress), name=name)
     if not np.asarray(ok):
         solution = _restored(_compiled(settings, *arrays), state)
-        raise_if_failed(solution, lambda: Failure(repr(solver), FORWARD, name))
+        what = lambda: Failure(repr(solver), FORWARD, name)
+        raise_if_failed(solution, failures(True, suppress), what)
+        return solution
     return _restored(out, state)
 
 
@@ -148,7 +157,7 @@ _Output: TypeAlias = tuple[Any, Any, list[Array], Static]
 def _eager(settings: _Settings, *arrays: Array) -> _Output:
     """An eager solve. What is no array in its statistics and state returns as structure."""
     problem = settings.skeleton.fill(arrays)
-    solution = _solve(*problem, throw=False, name=settings.name)
+    solution = _solve(*problem, throw=frozenset(), name=settings.name)
     given = problem[_STATE] is not sentinel  # then the caller has it
     rest, skeleton = split((solution.stats, () if given else solution.state))
     return solution.value, solution.result, rest, Static(skeleton)
@@ -190,7 +199,7 @@ def _solve(
     state: PyTree[Any],
     adjoint: Any,
     *,
-    throw: bool,
+    throw: frozenset[int],
     name: str | None,
 ) -> Solution:
     """Check the input, make the state, bind the primitive. Runs once for each trace."""
@@ -209,6 +218,10 @@ def _solve(
         chosen, inner = state
     else:
         chosen, inner = solver, state
+    if _log.isEnabledFor(logging.DEBUG):
+        size = f"{operator.out_size()}×{operator.in_size()}"
+        what = f"{type(operator).__name__} {size}, {tree_dtype(vector)}"
+        _log.debug("solve %s: %s by %r; adjoint %r", name or "", what, chosen, adjoint)
     problem = Problem(
         operator, stop_gradient(inner), options, chosen, as_adjoint(adjoint, options), vector
     )

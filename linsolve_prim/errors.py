@@ -4,6 +4,9 @@ Bad input is a `ValueError` or `TypeError` at trace time. A solve that fails num
 `LinearSolveError` (if `throw=True`), whose `solution` holds the last estimate and its statistics.
 """
 
+from __future__ import annotations
+
+import collections
 from typing import Any
 
 import equinox as eqx
@@ -61,3 +64,18 @@ class NonFiniteInputError(LinearSolveError):
 
 class HostLibraryError(LinearSolveError):
     """A host library raised an exception, or returned what is no solution."""
+
+
+#: The last failures of compiled programs, which JAX delivers as text; see `original_errors`.
+_raised: collections.deque[LinearSolveError] = collections.deque(maxlen=16)
+
+
+def remember(error: LinearSolveError) -> None:
+    """Keep an exception that a compiled program is about to raise."""
+    _raised.append(error)
+
+
+def remembered(error: BaseException) -> LinearSolveError | None:
+    """The exception of ours that another one is the text of."""
+    text = str(error)
+    return next((own for own in reversed(_raised) if str(own) in text), None)

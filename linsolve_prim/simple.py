@@ -35,6 +35,7 @@ def solve(
     preconditioner: Any = None,
     adjoint: Any = None,
     throw: bool = True,
+    suppress: Any = (),
     name: str | None = None,
     args: tuple[Any, ...] = (),
 ) -> PyTree[Array]:
@@ -53,7 +54,7 @@ def solve(
     - `x0`: an initial guess with the shape of the solution (Krylov methods use it). For functions it
       also says what x looks like, if that is not what `b` looks like.
     - `preconditioner`: approximates A⁻¹: an operator, a matrix or a linear function.
-    - `adjoint`, `throw`, `name`: as for `linear_solve`, which also returns statistics.
+    - `adjoint`, `throw`, `suppress`, `name`: as for `linear_solve`, which also returns statistics.
     - `args`: further arguments of the function `A(x, *args)`.
 
     Integers are promoted to the default float; a difference in precision is promoted with a
@@ -63,7 +64,8 @@ def solve(
     does not fit, at trace time; a `LinearSolveError` for failure, as `linear_solve` does.
     """
     solver = as_solver(solver)
-    settings = {"solver": solver, "adjoint": adjoint, "throw": throw, "name": name}
+    settings = {"solver": solver, "adjoint": adjoint, "throw": throw, "suppress": suppress}
+    settings["name"] = name
     if isinstance(A, (SparseLinearOperator, TripletLinearOperator)):
         _no_args(args)
         return _solve_sparse(A, b, x0, preconditioner, settings)

@@ -21,6 +21,7 @@ LAYERS = [
     ["primitive"],
     ["adjoint", "auto", "api", "simple", "explain", "internal", "factorization"],
     ["tracing"],
+    ["diagnostics"],
     ["testing", "cli"],
     ["__init__", "__main__"],
 ]

@@ -14,6 +14,9 @@ from .failure import (
     Inputs as Inputs,
 )
 from .failure import (
+    failures as failures,
+)
+from .failure import (
     raise_if_failed as raise_if_failed,
 )
 from .failure import (

@@ -54,7 +54,7 @@ class SolveCall:
     operator: Skeleton
     rest: Skeleton
     vector: Skeleton
-    throw: bool
+    throw: frozenset[int]  # the result codes that raise
     kind: str = FORWARD
     name: str | None = None
     levels: tuple[Level, ...] = ()  # innermost first
@@ -67,7 +67,7 @@ class SolveCall:
 
     @staticmethod
     def make(
-        problem: Problem, *, throw: bool, kind: str, name: str | None
+        problem: Problem, *, throw: frozenset[int], kind: str, name: str | None
     ) -> tuple[SolveCall, list[Array]]:
         """Split a problem into its call and its operands."""
         op_arrays, operator = split(problem.operator)
@@ -97,7 +97,7 @@ class SolveCall:
 
     def essence(self) -> SolveCall:
         """What decides the computation: all but what is said or done about a failure."""
-        return dataclasses.replace(self, throw=False, kind=FORWARD, name=None, record=False)
+        return dataclasses.replace(self, throw=frozenset(), kind=FORWARD, name=None, record=False)
 
     def inner(self) -> SolveCall:
         """The call that the outermost `vmap` maps."""

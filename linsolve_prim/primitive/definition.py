@@ -84,7 +84,7 @@ def _impl(*operands: Any, call: SolveCall, program: Program) -> list[Any]:
     value, result, stats = _run_eagerly(program, *operands)
     if call.throw:
         solution = Solution(value, result, unwrap_stats(stats), call.problem(operands).state)
-        raise_if_failed(solution, functools.partial(_describe, call, operands))
+        raise_if_failed(solution, call.throw, functools.partial(_describe, call, operands))
     return jax.tree.leaves((value, result, stats))
 
 
@@ -118,5 +118,6 @@ def lowered(*operands: Any, call: SolveCall, program: Program) -> list[Any]:
         value, result, stats = tell_when_run(value, result, stats, what)
     if call.throw:
         inputs = _inputs(call, operands)
-        value = raise_inside(value, verdict, inputs, _describe(call, operands))
+        what = _describe(call, operands)
+        value = raise_inside(value, call.throw, result, verdict, inputs, what)
     return jax.tree.leaves((value, result, stats))

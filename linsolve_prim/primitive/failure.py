@@ -23,8 +23,9 @@ from ..errors import (
     NonFiniteInputError,
     NotConverged,
     SingularMatrixError,
+    remember,
 )
-from ..results import RESULTS, SUCCESSFUL, Solution
+from ..results import RESULTS, SUCCESSFUL, Solution, result_of_code
 from .judge import Verdict
 
 _EXCEPTIONS: dict[str, type[LinearSolveError]] = {
@@ -111,10 +112,31 @@ def _exception(
     return cls(text)
 
 
-def raise_if_failed(solution: Solution, describe: Callable[[], Failure]) -> None:
+#: All result codes that are failures: what `throw=True` raises for.
+EVERY_FAILURE = frozenset(_BY_CODE)
+
+
+def failures(throw: bool, suppress: Any = ()) -> frozenset[int]:
+    """The result codes that raise: all but those of the exceptions in `suppress`, if `throw`."""
+    classes = suppress if isinstance(suppress, tuple) else (suppress,)
+    for cls in classes:
+        if not (isinstance(cls, type) and issubclass(cls, LinearSolveError)):
+            raise TypeError(
+                f"suppress: must be subclasses of LinearSolveError, such as `NotConverged`; got {cls!r}."
+            )
+    codes = _BY_CODE.items()
+    kept = (code for code, name in codes if not issubclass(_EXCEPTIONS[name], classes))
+    return frozenset(kept) if throw else frozenset()
+
+
+def raise_if_failed(
+    solution: Solution, throw: frozenset[int], describe: Callable[[], Failure]
+) -> None:
     """Raise the named exception of a concrete result, with the solution. Waits for the result."""
     codes = np.asarray(_code(solution.result))
-    failed = np.asarray(codes != SUCCESSFUL)
+    if not np.any(codes != SUCCESSFUL):
+        return
+    failed = np.isin(codes, list(throw))
     if not failed.any():
         return
     code = int(codes[failed].ravel()[0])
@@ -124,37 +146,57 @@ def raise_if_failed(solution: Solution, describe: Callable[[], Failure]) -> None
     raise error
 
 
-def raise_inside(value: Any, verdict: Verdict, inputs: Inputs, what: Failure) -> Any:
+def raise_inside(
+    value: Any,
+    throw: frozenset[int],
+    result: RESULTS,
+    verdict: Verdict,
+    inputs: Inputs,
+    what: Failure,
+) -> Any:
     """`value`, such that using it raises if the solve (of any lane) failed.
 
-    The callback runs only then, and finds out for itself what else there is to say.
+    The callback runs only then, and finds out for itself what else there is to say. (`result`, which
+    takes longer to find out, is looked at only if some failures do not raise.)
     """
+    if throw != EVERY_FAILURE:
+        raising = jnp.isin(_code(result), jnp.array(sorted(throw), jnp.int32))
+        verdict = verdict._replace(failed=raising, claim=_code(result))
     axes = varying_axes((value, verdict.failed))
     arrays, batched = inputs
-    del inputs  # the callback outlives this trace, and must hold none of its tracers
+    del inputs, result  # the callback outlives this trace, and must hold none of its tracers
 
     told = verdict
     if jnp.ndim(verdict.failed) == 0:  # of a single solve the callback knows that it failed
         told = Verdict(None, *verdict[1:])
+    leaves, treedef = jax.tree.flatten(value)
+
+    def true_code(claim: int, leaves: Any, arrays: Any, lane: tuple[int, ...]) -> int:
+        if not _finite(Inputs(arrays, batched), lane):
+            return _NONFINITE
+        if claim != SUCCESSFUL:
+            return claim
+        finite = all(np.all(np.isfinite(np.asarray(leaf)[lane])) for leaf in leaves)
+        return _INACCURATE if finite else _SINGULAR
 
     def fail(verdict: Verdict, arrays: Any, leaves: Any) -> Any:
         failed = np.asarray(True if verdict.failed is None else verdict.failed)
-        lane = tuple(int(i) for i in np.argwhere(failed)[0])
-        code = int(np.asarray(verdict.claim)[lane])
-        if not _finite(Inputs(arrays, batched), lane):
-            code = _NONFINITE
-        elif code == SUCCESSFUL:
-            finite = all(np.all(np.isfinite(np.asarray(leaf)[lane])) for leaf in leaves)
-            code = _INACCURATE if finite else _SINGULAR
-        stats = {k: v for k, v in verdict._asdict().items() if v is not None}
-        raise _exception(code, failed, stats, what)
+        codes = np.array(verdict.claim)
+        for lane in map(tuple, np.argwhere(failed).tolist()):
+            codes[lane] = true_code(int(codes[lane]), leaves, arrays, lane)
+        stats = {k: np.asarray(v) for k, v in verdict._asdict().items() if v is not None}
+        error = _exception(int(codes[failed].ravel()[0]), failed, stats, what)
+        estimate = jax.tree.unflatten(treedef, [np.asarray(leaf) for leaf in leaves])
+        told = {k: v for k, v in stats.items() if k in ("num_steps", "relative_residual")}
+        error.solution = Solution(estimate, result_of_code(codes), told, None)
+        remember(error)
+        raise error
 
     def fail_with(leaves: Any) -> Any:
         structs = [jax.ShapeDtypeStruct(x.shape, x.dtype) for x in leaves]
         out = jax.pure_callback(fail, structs, told, arrays, leaves)
         return vary_like(out, axes)
 
-    leaves, treedef = jax.tree.flatten(value)
     leaves = vary_like(leaves, axes)
     leaves = jax.lax.cond(jnp.any(verdict.failed), fail_with, lambda leaves: leaves, leaves)
     return jax.tree.unflatten(treedef, leaves)

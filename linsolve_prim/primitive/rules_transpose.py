@@ -37,6 +37,9 @@ def _transposed_solve(call: SolveCall, known: list[Any], ct_leaves: list[Any]) -
     in_structure = problem.operator.in_structure()
     ct = jax.tree.unflatten(jax.tree.structure(in_structure), ct_leaves)
     transposed = transpose_state(adjoint_settings(problem))
+    if problem.adjoint is not None and problem.adjoint.x0 is not None:
+        options = {**transposed.options, "y0": problem.adjoint.x0}
+        transposed = dataclasses.replace(transposed, options=options, adjoint=None)
     adjoint_call, operands = SolveCall.make(
         dataclasses.replace(transposed, vector=ct), throw=call.throw, kind=ADJOINT, name=call.name
     )

@@ -56,11 +56,15 @@ def adjoint_settings(problem: Problem) -> Problem:
     """
     adjoint = problem.adjoint
     options = {k: v for k, v in problem.options.items() if k not in ("y0", "x0")}
-    if adjoint is None:
+    if adjoint is None or (adjoint.solver is None and adjoint.options is None):
         state = problem.solver.lenient(problem.state)
         return dataclasses.replace(problem, options=options, state=state)
     solver = problem.solver if adjoint.solver is None else adjoint.solver
     options = options if adjoint.options is None else adjoint.options
     solver, state = solver.start(stop_gradient(problem.operator), options)
     state = stop_gradient(solver.lenient(state))
-    return dataclasses.replace(problem, solver=solver, options=options, state=state, adjoint=None)
+    # What is left of them is where cotangent solves start.
+    rest = (
+        dataclasses.replace(adjoint, solver=None, options=None) if adjoint.x0 is not None else None
+    )
+    return dataclasses.replace(problem, solver=solver, options=options, state=state, adjoint=rest)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 from collections.abc import Iterator
 from typing import Any
 
@@ -13,6 +14,7 @@ from .._recording import Recording, opened
 from ..primitive.told import Record
 from ..results import REASONS, RESULTS, member_name
 
+_log = logging.getLogger("linsolve_prim")
 _COLUMNS = ("", "name", "kind", "solver", "result", "steps", "matvecs", "relative residual")
 
 
@@ -40,7 +42,8 @@ class SolveTape:
 
     An entry is a `Record(name, kind, solver, result, stats, value)`, where `kind` is "forward",
     "tangent" or "adjoint". Solves of a `vmap` are one entry, with one leading axis for each. Solves in
-    other threads are recorded if they were compiled under a tape.
+    other threads are recorded if they were compiled under a tape. At level DEBUG each entry is also
+    written to the logger "linsolve_prim".
     """
 
     def __init__(
@@ -54,12 +57,17 @@ class SolveTape:
         self._stack = contextlib.ExitStack()
 
     def __enter__(self) -> SolveTape:
-        self._stack.enter_context(opened(self._entries.append, self._what))
+        self._stack.enter_context(opened(self._add, self._what))
         return self
 
     def __exit__(self, *error: Any) -> None:
         _wait_for_programs()
         self._stack.__exit__(*error)
+
+    def _add(self, entry: Record) -> None:
+        self._entries.append(entry)
+        if _log.isEnabledFor(logging.DEBUG):
+            _log.debug("%s", "  ".join(_row(len(self._entries) - 1, entry)))
 
     def __len__(self) -> int:
         return len(self._entries)

@@ -34,6 +34,7 @@ from ..structures import require_square
 from .cycles import Method, iterate
 from .history import History, check_history, new_trail
 from .nullspace import Projector, check_nullspace, projector
+from .progress import Progress, check_progress, every, shown
 from .stopping import Tolerance, check_settings, pose, report, step_limit
 from .system import System
 from .vectors import mesh_axes
@@ -55,7 +56,7 @@ else:
     Preconditioner = Side = Any
 
 _GUESSES = ("y0", "x0")
-_QUIET = ("preconditioner", "side", "history", "nullspace")
+_QUIET = ("preconditioner", "side", "history", "progress", "nullspace")
 _WRAP = (
     "Wrap a matrix as `MatrixLinearOperator(matrix)` and a function as "
     "`FunctionLinearOperator(fn, structure)`."
@@ -78,6 +79,7 @@ class AbstractKrylovSolver(AbstractLinearSolver[KrylovState]):
     - `history`: `True` keeps the residual norm after each step, in `stats["history"]` (an array of
       length `max_steps + 1`, of which `stats["history_length"]` entries are filled); "x" the
       iterates as well, in `stats["iterates"]`.
+    - `progress`: a line to stderr after every `progress` steps (`True`: every 10).
     - `nullspace`: "constant", "auto", vectors or a `NullSpace`: x and b are projected; a b that
       is out of A's range ends in `RESULTS.incompatible`, with the projected solution.
 
@@ -92,6 +94,7 @@ class AbstractKrylovSolver(AbstractLinearSolver[KrylovState]):
     preconditioner: Preconditioner = dataclasses.field(default=None, kw_only=True)
     side: Side = dataclasses.field(default="right", kw_only=True)
     history: History = dataclasses.field(default=False, kw_only=True)
+    progress: Progress = dataclasses.field(default=False, kw_only=True)
     nullspace: Any = dataclasses.field(default=None, kw_only=True)
 
     is_square: ClassVar[bool] = True
@@ -107,11 +110,17 @@ class AbstractKrylovSolver(AbstractLinearSolver[KrylovState]):
         check_settings(self.rtol, self.atol, self.norm, self.max_steps)
         check_preconditioner_field(self.preconditioner, self.flexible)
         check_history(self.history, self.max_steps)
+        check_progress(self.progress)
         check_nullspace(self.nullspace)
         if self.side not in ("left", "right"):
             raise ValueError(
                 f"side: must be 'left' or 'right'; got {self.side!r}. Leave it out for 'right', "
                 "which minimises the residual that is judged."
+            )
+        if self.side == "left" and not self.is_square:
+            raise ValueError(
+                f"side: `{type(self).__name__}` takes a preconditioner on the right only: on the left "
+                "it would change what is minimised. Leave it out."
             )
 
     @abc.abstractmethod
@@ -145,6 +154,8 @@ class AbstractKrylovSolver(AbstractLinearSolver[KrylovState]):
         system = System(
             operator, preconditioner, projection, problem, self.norm, self.side, max_steps, axes
         )
+        if self.progress:
+            system.watch = shown(type(self).__name__, every(self.progress), problem)
         method = self.method(system)
         taped = recording().path  # a tape that wants the whole path goes before the own setting
         history, length = ("x", min(taped, max_steps)) if taped else (self.history, max_steps)

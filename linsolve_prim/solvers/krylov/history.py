@@ -58,7 +58,7 @@ def record(trail: Trail, index: Array, norm: Array, x: PyTree[Array] | None, whe
 
 def statistics(trail: Trail, steps: Array, unit: Array) -> dict[str, Any]:
     """In the user's units; what follows the last step repeats it."""
-    last = jnp.minimum(jnp.arange(trail.norms.shape[0]), steps)
+    last = jnp.minimum(jnp.arange(trail.norms.shape[0], dtype=steps.dtype), steps)
     scaled = lambda rows: rows[last] * unit.astype(rows.dtype)
     stats: dict[str, Any] = {"history": scaled(trail.norms), "history_length": steps + 1}
     if trail.iterates is not None:

@@ -62,6 +62,7 @@ class System:
         self.norm = norm
         self.max_steps = max_steps
         self.axes = axes
+        self.watch: Callable[[Array, Array], Array] | None = None  # sees steps and norms
         self.on_left = preconditioner is not None and side == "left"
         self.on_right = preconditioner is not None and side == "right"
         self.real_dtype = problem.norm.dtype
@@ -177,6 +178,8 @@ class System:
         def body(state: Any) -> Any:
             c, trips, trail = state
             new = step(c)
+            if self.watch is not None:
+                new = new._replace(norm=self.watch(start.steps + new.steps, new.norm))
             if trail is not None:
                 trail = self._recorded(trail, c, new, start, corrected, exact)
             return new, trips + 1, trail
