@@ -203,6 +203,12 @@ from .solvers import (
     LU as LU,
 )
 from .solvers import (
+    MINRES as MINRES,
+)
+from .solvers import (
+    MINRESQLP as MINRESQLP,
+)
+from .solvers import (
     PARDISO as PARDISO,
 )
 from .solvers import (

@@ -28,6 +28,7 @@ from .operators import (
 from .simple import as_array, is_matrix
 from .solvers.base import AbstractLinearSolver
 from .solvers.host import AbstractHostSolver
+from .solvers.krylov.base import AbstractKrylovSolver
 from .sparse.operator import SparseLinearOperator
 from .sparse.triplets import from_any, is_sparse
 
@@ -125,13 +126,14 @@ _NEEDS = {
     "CHOLMOD": "definite",
     "SpSolveTriangular": "triangular",
     "Cholesky": "definite",
-    "CG": "definite",
+    "MINRES": "symmetric",
+    "MINRESQLP": "symmetric",
     "Triangular": "triangular",
     "Tridiagonal": "tridiagonal",
     "Diagonal": "diagonal",
 }
 _RECTANGULAR = {"QR", "SVD", "LSMR", "Normal", "SciPyIterative"}
-_ITERATIVE = {"CG", "GMRES", "BiCGStab", "LSMR", "Normal", "SciPyIterative", "PyAMG"}
+_ITERATIVE = {"Normal", "SciPyIterative", "PyAMG"}
 #: How to make those that need arguments.
 _EXAMPLES = {
     "Normal": lambda: solvers.Normal(solvers.CG()),
@@ -152,11 +154,14 @@ def list_solvers() -> list[SolverInfo]:
             example = make()
         except ImportError:  # an extra that is not installed
             continue
+        krylov = issubclass(cls, AbstractKrylovSolver)
+        definite = krylov and cls.needs_definite
+        needs = "definite" if definite else "nothing" if name in _RECTANGULAR else "square"
         rows.append(
             SolverInfo(
                 name=name,
-                kind="iterative" if name in _ITERATIVE else "direct",
-                needs=_NEEDS.get(name, "nothing" if name in _RECTANGULAR else "square"),
+                kind="iterative" if krylov or name in _ITERATIVE else "direct",
+                needs=_NEEDS.get(name, needs),
                 rectangular=name in _RECTANGULAR,
                 assumes_full_rank=example.assume_full_rank(),
                 on_host=isinstance(example, AbstractHostSolver),

@@ -99,13 +99,14 @@ class Counting(AbstractLinearOperator):
     matrix: jax.Array
     log: Log = eqx.field(static=True)
     transposed: bool = eqx.field(static=True, default=False)
+    tags: frozenset = eqx.field(static=True, default=frozenset())
 
     def mv(self, x):
         jax.debug.callback(functools.partial(self.log.add, self.transposed))
         return self.matrix @ x
 
     def transpose(self):
-        return Counting(self.matrix.T, self.log, not self.transposed)
+        return Counting(self.matrix.T, self.log, not self.transposed, self.tags)
 
     def in_structure(self):
         return jax.ShapeDtypeStruct(self.matrix.shape[1:], self.matrix.dtype)
@@ -114,10 +115,11 @@ class Counting(AbstractLinearOperator):
         return jax.ShapeDtypeStruct(self.matrix.shape[:1], self.matrix.dtype)
 
 
-def counts(solver, a, b, options=None):
+def counts(solver, a, b, options=None, tags=frozenset()):
     """`(result, stats, log)` of a solve whose products were counted."""
     log = Log()
-    _, result, stats = run(solver, Counting(jnp.asarray(a), log), b, options)
+    operator = Counting(jnp.asarray(a), log, tags=tags)
+    _, result, stats = run(solver, operator, b, options)
     jax.effects_barrier()
     return result, stats, log
 

@@ -18,6 +18,8 @@ from .krylov import CG as CG
 from .krylov import FGMRES as FGMRES
 from .krylov import GMRES as GMRES
 from .krylov import LSMR as LSMR
+from .krylov import MINRES as MINRES
+from .krylov import MINRESQLP as MINRESQLP
 from .krylov import BiCGStab as BiCGStab
 from .krylov import NullSpace as NullSpace
 from .lu import LU as LU

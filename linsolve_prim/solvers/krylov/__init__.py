@@ -12,5 +12,7 @@ from .cg import CG as CG
 from .fgmres import FGMRES as FGMRES
 from .gmres import GMRES as GMRES
 from .lsmr import LSMR as LSMR
+from .minres import MINRES as MINRES
+from .minresqlp import MINRESQLP as MINRESQLP
 from .nullspace import NullSpace as NullSpace
 from .stopping import default_rtol as default_rtol

@@ -1,0 +1,116 @@
+"""The Krylov methods with what each is for, and the systems that they are tested on."""
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from krylov_tools import COMPLEX, REAL, normal, with_spectrum
+
+import linsolve_prim as lp
+
+
+@dataclasses.dataclass(frozen=True)
+class Method:
+    """One method (with settings that make it one of its own), and the systems that it claims.
+
+    - `kind`: "definite", "hermitian" (indefinite too) or "general".
+    - `robust`: whether every regular system of that kind is solved, rounding errors apart.
+    - `least_squares`: whether it solves systems without a solution, in that sense.
+    - `products`: with A and with Aᴴ in each step, and with A beside those.
+    """
+
+    name: str
+    make: Any
+    kind: str
+    settings: dict[str, Any] = dataclasses.field(default_factory=dict)
+    robust: bool = False
+    least_squares: bool = False
+    products: tuple[int, int, int] = (1, 0, 1)
+
+    def __call__(self, **settings):
+        return self.make(**(self.settings | settings))
+
+
+METHODS = [
+    Method("CG", lp.CG, "definite", robust=True),
+    Method("MINRES", lp.MINRES, "hermitian", robust=True, products=(1, 0, 3)),
+    Method(
+        "MINRESQLP",
+        lp.MINRESQLP,
+        "hermitian",
+        robust=True,
+        least_squares=True,
+        products=(1, 0, 5),
+    ),
+    Method("BiCGStab", lp.BiCGStab, "general", products=(2, 0, 1)),
+]
+BY_NAME = {method.name: method for method in METHODS}
+
+
+def each(kinds=("definite", "hermitian", "general"), but=()):
+    """`@pytest.mark.parametrize` over the methods for these kinds of systems."""
+    chosen = [m for m in METHODS if m.kind in kinds and m.name not in but]
+    return pytest.mark.parametrize("method", chosen, ids=lambda m: m.name)
+
+
+def tags(method):
+    """What the method asks an operator to promise."""
+    return frozenset([lp.positive_semidefinite_tag] if method.kind == "definite" else [])
+
+
+def operator(method, a):
+    """A matrix, with that promise."""
+    return lp.MatrixLinearOperator(jnp.asarray(a), tags(method))
+
+
+def system(kind, n, dtype=REAL, seed=0):
+    """A well-conditioned matrix of a kind, and a right-hand side."""
+    b = normal(n, dtype, seed + 1000)
+    if kind == "general":
+        a = 3 * np.eye(n) + normal((n, n), dtype, seed) / np.sqrt(n)
+        return a.astype(dtype), b
+    sizes = np.linspace(1, 4, n)
+    if kind == "hermitian":
+        sizes[::3] *= -1
+    q = np.linalg.qr(normal((n, n), dtype, seed))[0]
+    a = (q * sizes) @ q.conj().T
+    return ((a + a.conj().T) / 2).astype(dtype), b
+
+
+def poisson(n, dim=1):
+    """The matrix of −Δ on n points (or n²), zero at the boundary."""
+    one = 2 * np.eye(n) - np.eye(n, k=1) - np.eye(n, k=-1)
+    return one if dim == 1 else np.kron(one, np.eye(n)) + np.kron(np.eye(n), one)
+
+
+def singular(kind, n, rank, seed=0, dtype=REAL):
+    """A matrix of a kind with this rank, and nonzero singular values between 1 and 3."""
+    sizes = np.linspace(1, 3, rank)
+    if kind == "general":
+        return with_spectrum(sizes, (n, n), seed, dtype)
+    if kind == "hermitian":
+        sizes[::2] *= -1
+    q = np.linalg.qr(normal((n, rank), dtype, seed))[0]
+    a = (q * sizes) @ q.conj().T
+    return ((a + a.conj().T) / 2).astype(dtype)
+
+
+def blocks(a, n_p):
+    """The same matrix on the pytree {"p": (n_p, 1), "u": (n − n_p,)}, without tags."""
+    n = a.shape[0]
+    structure = {
+        "p": jax.ShapeDtypeStruct((n_p, 1), a.dtype),
+        "u": jax.ShapeDtypeStruct((n - n_p,), a.dtype),
+    }
+    pp, pu, up, uu = a[:n_p, :n_p], a[:n_p, n_p:], a[n_p:, :n_p], a[n_p:, n_p:]
+    tree = {
+        "p": {"p": pp.reshape(n_p, 1, n_p, 1), "u": pu.reshape(n_p, 1, n - n_p)},
+        "u": {"p": up.reshape(n - n_p, n_p, 1), "u": uu},
+    }
+    return jax.tree.map(jnp.asarray, tree), structure
+
+
+DTYPES = [REAL, COMPLEX, np.float32]
