@@ -188,6 +188,9 @@ from .solvers import (
     CHOLMOD as CHOLMOD,
 )
 from .solvers import (
+    FCG as FCG,
+)
+from .solvers import (
     FGMRES as FGMRES,
 )
 from .solvers import (
@@ -228,6 +231,9 @@ from .solvers import (
 )
 from .solvers import (
     BiCGStab as BiCGStab,
+)
+from .solvers import (
+    CGAdaptive as CGAdaptive,
 )
 from .solvers import (
     Cholesky as Cholesky,

@@ -36,6 +36,8 @@ class Method:
 
 METHODS = [
     Method("CG", lp.CG, "definite", robust=True),
+    Method("CGAdaptive", lp.CGAdaptive, "definite"),
+    Method("FCG", lp.FCG, "definite", {"mmax": 3}),
     Method("MINRES", lp.MINRES, "hermitian", robust=True, products=(1, 0, 3)),
     Method(
         "MINRESQLP",

@@ -15,12 +15,14 @@ from .host import SciPyIterative as SciPyIterative
 from .host import SpSolveTriangular as SpSolveTriangular
 from .host import SuperLU as SuperLU
 from .krylov import CG as CG
+from .krylov import FCG as FCG
 from .krylov import FGMRES as FGMRES
 from .krylov import GMRES as GMRES
 from .krylov import LSMR as LSMR
 from .krylov import MINRES as MINRES
 from .krylov import MINRESQLP as MINRESQLP
 from .krylov import BiCGStab as BiCGStab
+from .krylov import CGAdaptive as CGAdaptive
 from .krylov import NullSpace as NullSpace
 from .lu import LU as LU
 from .normal import Normal as Normal

@@ -9,6 +9,8 @@ cycles, which alone judges by the true residual (`cycles.py`).
 
 from .bicgstab import BiCGStab as BiCGStab
 from .cg import CG as CG
+from .fcg import FCG as FCG
+from .fcg import CGAdaptive as CGAdaptive
 from .fgmres import FGMRES as FGMRES
 from .gmres import GMRES as GMRES
 from .lsmr import LSMR as LSMR
