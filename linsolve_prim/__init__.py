@@ -185,6 +185,9 @@ from .solvers import (
     CG as CG,
 )
 from .solvers import (
+    CGS as CGS,
+)
+from .solvers import (
     CHOLMOD as CHOLMOD,
 )
 from .solvers import (
@@ -215,10 +218,16 @@ from .solvers import (
     PARDISO as PARDISO,
 )
 from .solvers import (
+    QMR as QMR,
+)
+from .solvers import (
     QR as QR,
 )
 from .solvers import (
     SVD as SVD,
+)
+from .solvers import (
+    TFQMR as TFQMR,
 )
 from .solvers import (
     UMFPACK as UMFPACK,
@@ -228,6 +237,9 @@ from .solvers import (
 )
 from .solvers import (
     AbstractLinearSolver as AbstractLinearSolver,
+)
+from .solvers import (
+    BiCG as BiCG,
 )
 from .solvers import (
     BiCGStab as BiCGStab,

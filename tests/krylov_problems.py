@@ -47,6 +47,10 @@ METHODS = [
         least_squares=True,
         products=(1, 0, 5),
     ),
+    Method("BiCG", lp.BiCG, "general", products=(1, 1, 1)),
+    Method("CGS", lp.CGS, "general", products=(2, 0, 1)),
+    Method("QMR", lp.QMR, "general", products=(1, 1, 1)),
+    Method("TFQMR", lp.TFQMR, "general", products=(2, 0, 1)),
     Method("BiCGStab", lp.BiCGStab, "general", products=(2, 0, 1)),
 ]
 BY_NAME = {method.name: method for method in METHODS}

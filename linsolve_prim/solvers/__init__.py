@@ -15,12 +15,16 @@ from .host import SciPyIterative as SciPyIterative
 from .host import SpSolveTriangular as SpSolveTriangular
 from .host import SuperLU as SuperLU
 from .krylov import CG as CG
+from .krylov import CGS as CGS
 from .krylov import FCG as FCG
 from .krylov import FGMRES as FGMRES
 from .krylov import GMRES as GMRES
 from .krylov import LSMR as LSMR
 from .krylov import MINRES as MINRES
 from .krylov import MINRESQLP as MINRESQLP
+from .krylov import QMR as QMR
+from .krylov import TFQMR as TFQMR
+from .krylov import BiCG as BiCG
 from .krylov import BiCGStab as BiCGStab
 from .krylov import CGAdaptive as CGAdaptive
 from .krylov import NullSpace as NullSpace

@@ -7,6 +7,8 @@ correction d with Ad ≈ r. What is the same for all stands beside them: setting
 cycles, which alone judges by the true residual (`cycles.py`).
 """
 
+from .bicg import CGS as CGS
+from .bicg import BiCG as BiCG
 from .bicgstab import BiCGStab as BiCGStab
 from .cg import CG as CG
 from .fcg import FCG as FCG
@@ -17,4 +19,6 @@ from .lsmr import LSMR as LSMR
 from .minres import MINRES as MINRES
 from .minresqlp import MINRESQLP as MINRESQLP
 from .nullspace import NullSpace as NullSpace
+from .qmr import QMR as QMR
+from .qmr import TFQMR as TFQMR
 from .stopping import default_rtol as default_rtol
