@@ -1,10 +1,12 @@
 """DIA: one array for each diagonal. Products are shifts, multiplications and sums, without indices.
 
-The same arrays serve the transposed product: diagonal d is shifted the other way.
+The vector is padded once, so that every diagonal multiplies a slice of it; padding each product
+instead takes twice as long [benchmarks/sparse_products.py].
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax
@@ -12,22 +14,30 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
+from .once import once
 from .pattern import SparsityPattern
-
-_MISSING = 255
 
 
 class Dia(NamedTuple):
-    """Where the entries of each diagonal are among the values.
+    """Where the entries of each diagonal j = i + offset of a matrix of this shape are.
 
-    An entry of row i has the slot `starts[i] + ranks[d][i]`: a byte for each entry and not four, as
-    the arrays are read in every product. Diagonals whose slots lie evenly need no array at all.
+    `slots`: for each diagonal where its entries are among the values, `(m,)`, −1 where there is none;
+    or `(first, step)` if they lie evenly in the rows in which the diagonal is inside of the matrix.
     """
 
     offsets: tuple[int, ...]
     shape: tuple[int, int]
-    starts: np.ndarray  # (m,)
-    ranks: tuple[np.ndarray | tuple[int, int], ...]  # bytes (b − a,), or (first slot, step)
+    slots: tuple[np.ndarray | tuple[int, int], ...]
+
+    @property
+    def before(self) -> int:
+        """By how many zeros the vector is padded in front, so that every slice of it exists."""
+        return max(0, -self.offsets[0])
+
+    @property
+    def after(self) -> int:
+        m, n = self.shape
+        return max(0, self.offsets[-1] + m - n)
 
 
 def span(offset: int, shape: tuple[int, int]) -> tuple[int, int]:
@@ -36,63 +46,59 @@ def span(offset: int, shape: tuple[int, int]) -> tuple[int, int]:
     return max(0, -offset), min(m, n - offset)
 
 
-def make(pattern: SparsityPattern) -> Dia:
-    """The layout of a pattern with fewer than 255 diagonals."""
-    offsets = pattern.diagonals()
-    m, _ = pattern.shape
-    starts = pattern.indptr[:-1]
-    ranks = np.full((len(offsets), m), _MISSING, np.uint8)
-    which = np.searchsorted(offsets, pattern.indices.astype(np.int64) - pattern.rows)
-    ranks[which, pattern.rows] = np.arange(pattern.nnz) - starts[pattern.rows]
-    found: list[np.ndarray | tuple[int, int]] = []
-    for row_ranks, offset in zip(ranks, offsets):
-        a, b = span(offset, pattern.shape)
-        rank = row_ranks[a:b].copy()
-        found.append(_evenly(starts[a:b].astype(np.int64) + rank, rank) or rank)
-    return Dia(offsets, pattern.shape, starts, tuple(found))
+def make(pattern: SparsityPattern, transpose: bool) -> Dia:
+    """The layout of A or of Aᵀ; slots are those of A in both cases."""
+    rows, columns = pattern.rows, pattern.indices
+    shape = pattern.shape
+    if transpose:
+        rows, columns, shape = columns, rows, shape[::-1]
+    sign = -1 if transpose else 1
+    offsets = tuple(sorted(sign * offset for offset in pattern.diagonals()))
+    which = np.searchsorted(offsets, columns.astype(np.int64) - rows)
+    slots = np.full((len(offsets), shape[0]), -1, pattern.indices.dtype)
+    slots[which, rows] = np.arange(pattern.nnz)
+    evenly = [_evenly(row[slice(*span(k, shape))]) for row, k in zip(slots, offsets)]
+    return Dia(offsets, shape, tuple(e or row for e, row in zip(evenly, slots)))
 
 
-def _evenly(slots: np.ndarray, rank: np.ndarray) -> tuple[int, int] | None:
+def _evenly(slots: np.ndarray) -> tuple[int, int] | None:
     """`(first, step)` if all slots are there, and equally far from each other."""
-    if np.any(rank == _MISSING):
-        return None
     steps = np.diff(slots)
     step = int(steps[0]) if len(steps) else 1
-    return (int(slots[0]), step) if np.all(steps == step) else None
+    if slots.min() < 0 or step < 1 or np.any(steps != step):
+        return None
+    return int(slots[0]), step
 
 
-def _diagonals(layout: Dia, values: Array) -> list[Array]:
-    """`(B, b − a)` for each diagonal, zero where it has no entry."""
-    # Behind the barrier XLA does not know that indices are constants, and does not compute with them
-    # when it compiles, which takes longer than the program runs.
-    starts = jax.lax.optimization_barrier(jnp.asarray(layout.starts))
-    found = []
-    for rank, offset in zip(layout.ranks, layout.offsets):
+def pack(layout: Dia, values: Array) -> list[tuple[Array, Array | None]]:
+    """For each diagonal its entries `(B, m)`, and which of them are there (`None`: all, or zero)."""
+    found: list[tuple[Array, Array | None]] = []
+    m = layout.shape[0]
+    for slots, offset in zip(layout.slots, layout.offsets):
         a, b = span(offset, layout.shape)
-        if isinstance(rank, tuple):
-            first, step = rank
-            found.append(values[:, first : first + step * (b - a - 1) + 1 : step])
+        if isinstance(slots, tuple):
+            first, step = slots
+            entries = values[:, first : first + step * (b - a - 1) + 1 : step]
+            found.append((jnp.pad(entries, ((0, 0), (a, m - b))), None))
             continue
-        known = jax.lax.optimization_barrier(jnp.asarray(rank))
-        slots = starts[a:b] + known.astype(starts.dtype)
-        # slots of missing entries may be past the end: a gather clamps them, and they are not used
-        entries = values.at[:, slots].get(mode="promise_in_bounds", wrap_negative_indices=False)
-        found.append(jnp.where(known != _MISSING, entries, jnp.zeros((), values.dtype)))
+        # Behind the barrier XLA does not know that indices are constants, and does not compute with
+        # them when it compiles, which takes longer than the program runs.
+        known = jax.lax.optimization_barrier(jnp.asarray(slots))
+        entries = values.at[:, known].get(mode="promise_in_bounds", wrap_negative_indices=False)
+        found.append((entries, known >= 0))
     return found
 
 
-def product(layout: Dia, transpose: bool, values: Array, x: Array) -> Array:
-    """`(B, nnz)` and `(B, K, n)` to `(B, K, m)`; with `transpose`, `(B, K, m)` to `(B, K, n)`."""
-    m, n = layout.shape
+def apply(layout: Dia, packed: Sequence[tuple[Array, Array | None]], x: Array) -> Array:
+    """From what `pack` returned and `(B, K, n)` to `(B, K, m)`."""
+    m, before = layout.shape[0], layout.before
+    padded = once(x, before, layout.after)
     total = None
-    for entries, offset in zip(_diagonals(layout, values), layout.offsets):
-        a, b = span(offset, layout.shape)
-        if transpose:
-            term, before, size = entries[:, None] * x[..., a:b], a + offset, n
-        else:
-            term, before, size = entries[:, None] * x[..., a + offset : b + offset], a, m
-        padded = jnp.pad(term, ((0, 0), (0, 0), (before, size - before - (b - a))))
-        total = padded if total is None else total + padded
-    if total is None:
-        return jnp.zeros((*x.shape[:2], n if transpose else m), x.dtype)
+    for (entries, there), offset in zip(packed, layout.offsets):
+        first = before + offset
+        term = entries[:, None] * jax.lax.slice_in_dim(padded, first, first + m, axis=2)
+        if there is not None:
+            term = jnp.where(there, term, jnp.zeros((), x.dtype))
+        total = term if total is None else total + term
+    assert total is not None
     return total

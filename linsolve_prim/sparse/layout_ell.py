@@ -11,13 +11,14 @@ rows, wherever they are, and not by slices of neighbours.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
+from .once import once
 from .pattern import SparsityPattern
 
 #: Group widths; rows of other lengths are padded to the next.
@@ -91,22 +92,40 @@ def make(pattern: SparsityPattern, transpose: bool) -> Ell:
     return Ell(m, tuple(groups), rows, long, len(members))
 
 
-def _sums(group: Group, values: Array, x: Array) -> Array:
+#: For each column of each group its entries, which are there, and their columns in A.
+Packed: TypeAlias = list[list[tuple[Array, Array, Array]]]
+
+
+def pack(layout: Ell, values: Array) -> Packed:
+    """Entries in the order in which they are multiplied: for each group `width` arrays `(B, pieces)`."""
+    return [
+        [_packed(*column, values) for column in zip(group.slots, group.columns)]
+        for group in layout.groups
+    ]
+
+
+def _packed(slots: np.ndarray, columns: np.ndarray, values: Array) -> tuple[Array, Array, Array]:
+    # XLA would compute with constants when it compiles, which takes longer than the program runs
+    known = jax.lax.optimization_barrier(jnp.asarray(columns))
+    entries = values.at[:, slots].get(mode="promise_in_bounds", wrap_negative_indices=False)
+    return entries, known >= 0, known
+
+
+def _sums(group: list[tuple[Array, Array, Array]], pieces: int, x: Array) -> Array:
     """`(B, K, pieces)`: of each piece, the products of its entries with x."""
-    total = jnp.zeros((*x.shape[:2], group.slots.shape[1]), x.dtype)
-    for slots, columns in zip(group.slots, group.columns):
-        # XLA would compute with constants when it compiles, which takes longer than the program runs
-        known = jax.lax.optimization_barrier(jnp.asarray(columns))
-        entries = values.at[:, slots].get(mode="promise_in_bounds", wrap_negative_indices=False)
-        gathered = x.at[:, :, known].get(mode="promise_in_bounds", wrap_negative_indices=False)
+    total = jnp.zeros((*x.shape[:2], pieces), x.dtype)
+    for entries, there, columns in group:
+        gathered = x.at[:, :, columns].get(mode="promise_in_bounds", wrap_negative_indices=False)
         # padding points to entries that are there, and is not used: they may be infinite
-        total += jnp.where(known >= 0, entries[:, None] * gathered, jnp.zeros((), x.dtype))
+        total += jnp.where(there, entries[:, None] * gathered, jnp.zeros((), x.dtype))
     return total
 
 
-def product(layout: Ell, values: Array, x: Array) -> Array:
-    """`(B, nnz)` and `(B, K, n)` to `(B, K, m)`."""
-    parts = [_sums(group, values, x) for group in layout.groups]
+def apply(layout: Ell, packed: Packed, x: Array) -> Array:
+    """From what `pack` returned and `(B, K, n)` to `(B, K, m)`."""
+    x = once(x)
+    pairs = zip(layout.groups, packed)
+    parts = [_sums(columns, group.slots.shape[1], x) for group, columns in pairs]
     if layout.long is not None:
         sums = jnp.zeros((*x.shape[:2], layout.num_long), x.dtype)
         parts[-1] = sums.at[:, :, layout.long].add(

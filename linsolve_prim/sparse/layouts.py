@@ -35,15 +35,33 @@ def is_dia(pattern: SparsityPattern) -> bool:
     return diagonals <= _MOST_DIAGONALS and stored <= _EMPTY_DIAGONALS * pattern.nnz
 
 
+def _layout(pattern: SparsityPattern, transpose: bool) -> tuple[Any, Any]:
+    """The module of the layout that a pattern takes, and the layout."""
+    if pattern.cached("is dia", lambda: is_dia(pattern)):
+        make = lambda: layout_dia.make(pattern, transpose)
+        return layout_dia, pattern.cached(("dia", transpose), make)
+    return layout_ell, pattern.cached(
+        ("ell", transpose), lambda: layout_ell.make(pattern, transpose)
+    )
+
+
+def pack(pattern: SparsityPattern, transpose: bool, values: Array) -> Any:
+    """The values `(B, nnz)` in the order in which products take them: a pytree for `apply`."""
+    module, layout = _layout(pattern, transpose)
+    return module.pack(layout, values)
+
+
+def apply(pattern: SparsityPattern, transpose: bool, packed: Any, x: Array) -> Array:
+    """`product` with values that were packed before."""
+    module, layout = _layout(pattern, transpose)
+    return module.apply(layout, packed, x)
+
+
 def product(pattern: SparsityPattern, transpose: bool, values: Array, x: Array) -> Array:
     """`(B, nnz)` and `(B, K, n)` to `(B, K, m)`; with `transpose`, `(B, K, m)` to `(B, K, n)`."""
     if pattern.nnz == 0 or x.size == 0:
         return jnp.zeros((*x.shape[:2], pattern.shape[1 if transpose else 0]), x.dtype)
-    if pattern.cached("is dia", lambda: is_dia(pattern)):
-        dia = pattern.cached("dia", lambda: layout_dia.make(pattern))
-        return layout_dia.product(dia, transpose, values, x)
-    ell = pattern.cached(("ell", transpose), lambda: layout_ell.make(pattern, transpose))
-    return layout_ell.product(ell, values, x)
+    return apply(pattern, transpose, pack(pattern, transpose, values), x)
 
 
 def outer(pattern: SparsityPattern, transpose: bool, left: Array, x: Array) -> Array:

@@ -18,6 +18,7 @@ from ..operators.dense import tags_of
 from ..operators.structures import check_vector
 from ..operators.tags import as_tags, transpose_tags
 from . import conversions as cv
+from .packed import is_known, sparse_known_mv
 from .pattern import SparsityPattern
 from .products import sparse_mv
 from .values import pick, place
@@ -144,8 +145,21 @@ class SparseLinearOperator(AbstractLinearOperator):
 
     def mv(self, vector: PyTree[Array]) -> Array:
         check_vector(vector, self.in_structure())
-        values, x = _of_one_dtype(self.values, vector)
-        return sparse_mv(values[None], x[None, None], pattern=self.pattern)[0, 0]
+        return self._product(vector)
+
+    def _product(self, rows: Any) -> Array:
+        """`(n,)` to `(m,)`, or `(k, n)` to `(k, m)`: A times each row."""
+        values, pattern, x = self.values, self.pattern, jnp.asarray(rows)
+        dtype = jnp.result_type(values, x)
+        x = x if x.dtype == dtype else x.astype(dtype)
+        if values.dtype == dtype and is_known(values):
+            return sparse_known_mv(values, x, pattern=pattern)
+        y = sparse_mv(
+            values.astype(dtype)[None],
+            x.reshape(1, x.shape[0] if x.ndim == 2 else 1, x.shape[-1]),
+            pattern=pattern,
+        )
+        return y.reshape(*x.shape[:-1], y.shape[-1])
 
     def mm(self, matrix: Any) -> Array:
         """The product AX with a dense matrix, `(n, k)` to `(m, k)`: k vectors at once.
@@ -158,8 +172,7 @@ class SparseLinearOperator(AbstractLinearOperator):
                 f"matrix: must have shape ({self.in_size()}, k) to be multiplied by an operator of "
                 f"shape {self.pattern.shape}; got {matrix.shape}. For one vector there is `mv`."
             )
-        values, x = _of_one_dtype(self.values, matrix)
-        return sparse_mv(values[None], x.T[None], pattern=self.pattern)[0].T
+        return self._product(matrix.T).T
 
     def as_matrix(self) -> Array:
         """The dense matrix, `(m, n)`."""
@@ -227,12 +240,6 @@ class SparseLinearOperator(AbstractLinearOperator):
         from . import algebra
 
         return algebra.part(self, key)
-
-
-def _of_one_dtype(values: Array, x: Any) -> tuple[Array, Array]:
-    x = jnp.asarray(x)
-    dtype = jnp.result_type(values, x)
-    return values.astype(dtype), x.astype(dtype)
 
 
 # ---- What the pattern proves ---------------------------------------------------------------------

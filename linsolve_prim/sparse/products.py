@@ -27,6 +27,7 @@ from jaxtyping import Array
 
 from .._varying import vary_together
 from . import layouts
+from .once import once
 from .pattern import SparsityPattern
 
 sparse_mv_p = Primitive("sparse_mv")
@@ -70,34 +71,11 @@ def _outer_type(left: Any, x: Any, *, pattern: SparsityPattern, transpose: bool)
 
 
 def _mv(values: Array, x: Array, *, pattern: SparsityPattern, transpose: bool) -> Array:
-    return layouts.product(pattern, transpose, values, _once(x))
+    return layouts.product(pattern, transpose, values, x)
 
 
 def _outer(left: Array, x: Array, *, pattern: SparsityPattern, transpose: bool) -> Array:
-    return layouts.outer(pattern, transpose, _once(left), _once(x))
-
-
-def _once(x: Array) -> Array:
-    """An operand that is read once for each entry, written to memory before that happens.
-
-    On CPU, XLA fuses what x is computed from into the gathers of it, and so computes that once for
-    each entry: a gradient with a cosine took five times longer [measured]. It removes an
-    `optimization_barrier` before it fuses, but keeps a loop whose length it does not know.
-    """
-    return jax.lax.platform_dependent(x, cpu=_copy_in_a_loop, default=lambda x: x)
-
-
-def _copy_in_a_loop(x: Array) -> Array:
-    if x.size == 0:
-        return x
-    start = (0,) * x.ndim
-    one = jax.lax.optimization_barrier(jnp.asarray(1, jnp.int32))
-
-    def body(_: Any, out: Array) -> Array:
-        return jax.lax.dynamic_update_slice(out, jax.lax.dynamic_slice(x, start, x.shape), start)
-
-    out = vary_together(jnp.zeros_like(x), x)[0]
-    return jax.lax.fori_loop(jnp.asarray(0, jnp.int32), one, body, out)
+    return layouts.outer(pattern, transpose, once(left), once(x))
 
 
 # ---- Derivatives ---------------------------------------------------------------------------------
