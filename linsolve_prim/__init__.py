@@ -200,6 +200,9 @@ from .solvers import (
     GMRES as GMRES,
 )
 from .solvers import (
+    IDR as IDR,
+)
+from .solvers import (
     KLU as KLU,
 )
 from .solvers import (

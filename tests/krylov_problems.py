@@ -52,6 +52,10 @@ METHODS = [
     Method("QMR", lp.QMR, "general", products=(1, 1, 1)),
     Method("TFQMR", lp.TFQMR, "general", products=(2, 0, 1)),
     Method("BiCGStab", lp.BiCGStab, "general", products=(2, 0, 1)),
+    Method("BiCGStab(2)", lp.BiCGStab, "general", {"ell": 2}, products=(4, 0, 1)),
+    Method("BiCGStab(4)", lp.BiCGStab, "general", {"ell": 4}, products=(8, 0, 1)),
+    Method("IDR(1)", lp.IDR, "general", {"s": 1}),
+    Method("IDR(4)", lp.IDR, "general"),
 ]
 BY_NAME = {method.name: method for method in METHODS}
 

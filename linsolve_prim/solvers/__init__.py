@@ -19,6 +19,7 @@ from .krylov import CGS as CGS
 from .krylov import FCG as FCG
 from .krylov import FGMRES as FGMRES
 from .krylov import GMRES as GMRES
+from .krylov import IDR as IDR
 from .krylov import LSMR as LSMR
 from .krylov import MINRES as MINRES
 from .krylov import MINRESQLP as MINRESQLP

@@ -15,6 +15,7 @@ from .fcg import FCG as FCG
 from .fcg import CGAdaptive as CGAdaptive
 from .fgmres import FGMRES as FGMRES
 from .gmres import GMRES as GMRES
+from .idr import IDR as IDR
 from .lsmr import LSMR as LSMR
 from .minres import MINRES as MINRES
 from .minresqlp import MINRESQLP as MINRESQLP

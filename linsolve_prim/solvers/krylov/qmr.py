@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 from jaxtyping import Array, PyTree
@@ -10,7 +11,17 @@ from jaxtyping import Array, PyTree
 from ..._norms import two_norm
 from ..._tree import tree_axpy, tree_dot, tree_scale, tree_where
 from .base import AbstractKrylovSolver
-from .cycles import BROKE_DOWN, OVERFLOW, End, Method, Start, outcome_of
+from .cycles import (
+    BROKE_DOWN,
+    CLAIMED,
+    OVERFLOW,
+    RUNNING,
+    End,
+    Method,
+    Start,
+    close,
+    outcome_of,
+)
 from .probe import shadow
 from .stopping import NormLike, Steps
 from .system import System
@@ -34,6 +45,7 @@ class _QMRStep(NamedTuple):
     gamma: Array
     theta: Array
     eta: Array
+    tau: Array  # what is minimised in place of ‖r‖
     norm: Array
     steps: Array
     outcome: Array
@@ -94,6 +106,7 @@ class QMR(AbstractKrylovSolver):
                 gamma=gamma,
                 theta=theta,
                 eta=eta,
+                tau=c.tau * theta * gamma,
                 norm=r_norm,
                 steps=c.steps + (ok & ~overflow).astype(jnp.int32),
                 outcome=outcome_of((BROKE_DOWN, ~ok), (OVERFLOW, overflow)),
@@ -120,14 +133,45 @@ class QMR(AbstractKrylovSolver):
                 gamma=one,
                 theta=none,
                 eta=-jnp.ones((), dtype),
+                tau=rho.astype(real),
                 norm=r_norm,
                 steps=zero,
                 outcome=zero,
             )
-            ran = system.run(step, first, start, target)
-            return ran.end(system.finish(ran.carry.d))
+            correction = lambda c: system.finish(c.d)
+            return _run(system, step, first, start, target, lambda c: c.tau, 1, correction)
 
         return Method(cycle, per_trip=(1, 1))
+
+
+def _run(
+    system: System,
+    step: Callable[[Any], Any],
+    first: Any,
+    start: Start,
+    target: Array,
+    tau: Callable[[Any], Array],
+    rate: int,
+    correction: Callable[[Any], PyTree[Array]],
+) -> End:
+    """Step until ‖r‖, or else its bound √(m + 1)·τ after m = `rate`·steps, comes to the target.
+
+    The second happens if r has drifted, by rounding errors that no step takes back: a new cycle does.
+    """
+    unit = tau(first) / jnp.where(first.norm > 0, first.norm, 1)
+
+    def claims(c: Any) -> Array:
+        bound = tau(c) * jnp.sqrt((rate * c.steps + 1).astype(target.dtype))
+        return (c.norm <= target) | (bound <= unit * target)
+
+    def going(c: Any) -> Array:
+        return (c.outcome == RUNNING) & ~claims(c) & (c.steps < start.budget)
+
+    ran = system.run(step, first, start, target, going=going, correction=correction)
+    c = ran.carry
+    claimed = claims(c) & (c.outcome == RUNNING)
+    outcome = jnp.where(claimed, CLAIMED, close(c.outcome, c.norm, target))
+    return ran.end(correction(c), outcome=outcome.astype(jnp.int32))
 
 
 class _Half(NamedTuple):
@@ -227,9 +271,7 @@ class TFQMR(AbstractKrylovSolver):
             half = _Half(zeros, r0, r0, zeros, zeros, tau, none, nothing, r0_norm)
             rho = tree_dot(dual, r0)
             first = _TFQMRStep(half, r0, zeros, zeros, rho, nothing, r0_norm, zero, zero)
-            ran = system.run(
-                step, first, start, target, correction=lambda c: system.finish(c.half.d)
-            )
-            return ran.end(system.finish(ran.carry.half.d))
+            correction = lambda c: system.finish(c.half.d)
+            return _run(system, step, first, start, target, lambda c: c.half.tau, 2, correction)
 
         return Method(cycle, per_trip=(2, 0))
