@@ -230,6 +230,9 @@ from .solvers import (
     SVD as SVD,
 )
 from .solvers import (
+    SYMMLQ as SYMMLQ,
+)
+from .solvers import (
     TFQMR as TFQMR,
 )
 from .solvers import (
@@ -249,6 +252,9 @@ from .solvers import (
 )
 from .solvers import (
     CGAdaptive as CGAdaptive,
+)
+from .solvers import (
+    Chebyshev as Chebyshev,
 )
 from .solvers import (
     Cholesky as Cholesky,
@@ -273,6 +279,9 @@ from .solvers import (
 )
 from .solvers import (
     RSLab as RSLab,
+)
+from .solvers import (
+    Richardson as Richardson,
 )
 from .solvers import (
     SciPyIterative as SciPyIterative,

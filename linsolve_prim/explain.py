@@ -126,6 +126,7 @@ _NEEDS = {
     "CHOLMOD": "definite",
     "SpSolveTriangular": "triangular",
     "Cholesky": "definite",
+    "SYMMLQ": "symmetric",
     "MINRES": "symmetric",
     "MINRESQLP": "symmetric",
     "Triangular": "triangular",

@@ -25,9 +25,10 @@ class RESULTS(eqx.Enumeration):
         "(positive definite, triangular, ...) that its entries contradict."
     )
     breakdown: Any = (
-        "The iteration broke down: a division by (nearly) zero that the method cannot pass. The last "
-        "estimate is returned. Use another method (CG needs a definite operator), a larger `restart`, "
-        "or another initial guess."
+        "The iteration broke down: a division by (nearly) zero that the method cannot pass, or an "
+        "operator that is not symmetric (Hermitian) in a method that needs it to be, as MINRES does. "
+        "The last estimate is returned. Use another method (CG needs a definite operator, GMRES only a "
+        "square one), a larger `restart`, or another initial guess."
     )
     stagnation: Any = (
         "The iteration stagnated: the true residual no longer falls. Loosen `rtol`/`atol`, raise "

@@ -20,6 +20,7 @@ class Method:
     - `robust`: whether every regular system of that kind is solved, rounding errors apart.
     - `least_squares`: whether it solves systems without a solution, in that sense.
     - `products`: with A and with Aᴴ in each step, and with A beside those.
+    - `slow`: how many times more steps it takes than a Krylov method.
     """
 
     name: str
@@ -29,6 +30,7 @@ class Method:
     robust: bool = False
     least_squares: bool = False
     products: tuple[int, int, int] = (1, 0, 1)
+    slow: int = 1
 
     def __call__(self, **settings):
         return self.make(**(self.settings | settings))
@@ -46,6 +48,11 @@ METHODS = [
         robust=True,
         least_squares=True,
         products=(1, 0, 5),
+    ),
+    Method("SYMMLQ", lp.SYMMLQ, "hermitian", robust=True, products=(1, 0, 3)),
+    Method("Chebyshev", lp.Chebyshev, "definite", products=(1, 0, 12)),
+    Method(
+        "Richardson", lp.Richardson, "definite", {"max_steps": 400}, slow=3, products=(1, 0, 12)
     ),
     Method("BiCG", lp.BiCG, "general", products=(1, 1, 1)),
     Method("CGS", lp.CGS, "general", products=(2, 0, 1)),

@@ -24,11 +24,14 @@ from .krylov import LSMR as LSMR
 from .krylov import MINRES as MINRES
 from .krylov import MINRESQLP as MINRESQLP
 from .krylov import QMR as QMR
+from .krylov import SYMMLQ as SYMMLQ
 from .krylov import TFQMR as TFQMR
 from .krylov import BiCG as BiCG
 from .krylov import BiCGStab as BiCGStab
 from .krylov import CGAdaptive as CGAdaptive
+from .krylov import Chebyshev as Chebyshev
 from .krylov import NullSpace as NullSpace
+from .krylov import Richardson as Richardson
 from .lu import LU as LU
 from .normal import Normal as Normal
 from .normal import NormalCG as NormalCG

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, PyTree
 
 from ..._norms import max_norm, two_norm
-from ..._tree import tree_axpy, tree_dot, tree_scale, tree_size
+from ..._tree import tree_axpy, tree_dot, tree_scale
 from .probe import fixed_vector
 from .system import System
 from .vectors import power_of_two, safe_norm, tree_divide, tree_zeros_like, while_loop
@@ -71,14 +71,16 @@ class Bounds(NamedTuple):
 
 
 def estimate_bounds(system: System, steps: int) -> Bounds:
-    """Bounds for the eigenvalues of MA, from `steps` steps.
+    """Bounds for the eigenvalues of MA, which are of one sign, from `steps` steps.
 
-    With θ the Ritz values: max θ + β, which in practice is above all eigenvalues (Zhou and Li, 2011,
-    doi:10.1016/j.laa.2010.06.034), and min θ, which is never below them.
+    With θ the Ritz values: max |θ| + β, which in practice is above all eigenvalues (Zhou and Li,
+    2011, doi:10.1016/j.laa.2010.06.034), and min |θ|, which is never below them.
     """
-    size = max(min(steps, tree_size(system.problem.residual)), 1)
-    first = start_lanczos(system, fixed_vector(system.problem.residual, 3))
-    zeros = jnp.zeros((size,), system.real_dtype)
+    start = fixed_vector(system.problem.residual, 3)
+    if system.projector is not None:
+        start = system.projector.of_residual(start)
+    first = start_lanczos(system, start)
+    zeros = jnp.zeros((steps,), system.real_dtype)
     state = (first, jnp.zeros((), jnp.int32), zeros, zeros)
 
     def body(state: tuple[Lanczos, Array, Array, Array]) -> tuple[Lanczos, Array, Array, Array]:
@@ -88,7 +90,7 @@ def estimate_bounds(system: System, steps: int) -> Bounds:
         alpha = jnp.where(c.beta > 0, alpha, alphas[0])
         return new, j + 1, alphas.at[j].set(alpha), betas.at[j].set(new.beta)
 
-    c, _, alphas, betas = while_loop(lambda s: s[1] < size, body, state, system.axes)
+    c, _, alphas, betas = while_loop(lambda s: s[1] < steps, body, state, system.axes)
     last = betas[-1]
     off = jnp.diag(betas[:-1], 1)
     t = jnp.diag(alphas) + off + off.T
