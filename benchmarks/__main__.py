@@ -8,6 +8,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import argparse
 import pathlib
 import platform
+from collections.abc import Callable
 
 import jax
 
@@ -17,10 +18,20 @@ import linsolve_prim as lp  # noqa: E402
 
 from . import dense, sparse, sparse_products  # noqa: E402
 
+TABLES: dict[str, Callable[[float, bool], str]] = {
+    "jitted": lambda seconds, quick: dense.jitted(seconds),
+    "eager": lambda seconds, quick: dense.eager(seconds),
+    "compilation": lambda seconds, quick: dense.compilation(5 if quick else 11),
+    "honesty": lambda seconds, quick: dense.honesty(),
+    "products": lambda seconds, quick: sparse_products.products(seconds),
+    "direct": lambda seconds, quick: sparse.direct(seconds, quick=quick),
+}
+
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="shorter, and less certain")
+    parser.add_argument("--only", choices=sorted(TABLES), help="one table instead of all")
     parser.add_argument("--out", type=pathlib.Path, help="write the tables to this Markdown file")
     args = parser.parse_args()
     seconds = 2.0 if args.quick else 12.0
@@ -31,16 +42,10 @@ def main() -> None:
     )
     tables = [head]
     print(head, flush=True)
-    for make in (
-        lambda: dense.jitted(seconds),
-        lambda: dense.eager(seconds),
-        lambda: dense.compilation(5 if args.quick else 11),
-        dense.honesty,
-        lambda: sparse_products.products(seconds),
-        lambda: sparse.direct(seconds, quick=args.quick),
-    ):
-        tables.append(make())
-        print(tables[-1], flush=True)
+    for name, make in TABLES.items():
+        if args.only in (None, name):
+            tables.append(make(seconds, args.quick))
+            print(tables[-1], flush=True)
     if args.out:
         args.out.write_text("\n".join(tables))
 

@@ -1,5 +1,6 @@
 """Sparse direct solves: host libraries through JAX beside the same libraries from plain Python."""
 
+import sys
 import time
 import warnings
 from collections.abc import Callable
@@ -13,6 +14,7 @@ import scipy.sparse.linalg as spla
 
 import linsolve_prim as lp
 
+from . import peers
 from .timing import markdown
 
 
@@ -42,13 +44,19 @@ def problems(quick: bool) -> dict[str, tuple[sp.csr_matrix, bool]]:
     if not quick:
         out |= {
             "2-D 400²": (poisson(400, 2), True),
+            "2-D 700²": (poisson(700, 2), True),
             "3-D 30³": (poisson(30, 3), True),
+            "3-D 40³": (poisson(40, 3), True),
             "convection 300²": (convection(300), False),
         }
     for matrix, _ in out.values():
         matrix.sort_indices()
     return out
 
+
+#: What is done with each matrix, and for how many sets of values.
+BATCH, STEPS = 16, 20
+TASKS = {"forward": 1, "gradient": 1, "many": 1, "batch": BATCH, "newton": STEPS}
 
 Run = Callable[[np.ndarray], Any]  # new values -> something to wait for
 
@@ -115,15 +123,37 @@ def _ours(matrix: sp.csr_matrix, b: np.ndarray, solver: Any, definite: bool, wha
         operator = lp.SparseLinearOperator(values, pattern, tags)
         return lp.linear_solve(operator, rhs, solver, throw=False).value
 
+    return _compiled(solve, jax.vmap(solve, (None, 1), 1), b, what)
+
+
+def _compiled(solve: Callable[..., Any], columns: Callable[..., Any], b: Any, what: str) -> Run:
+    """The program for a task, of a solver for one right-hand side and of one for several."""
     if what == "gradient":
         loss = lambda values, rhs: jnp.sum(jnp.sin(solve(values, rhs)))
         fn = jax.jit(jax.value_and_grad(loss, (0, 1)))
     elif what == "many":
-        fn = jax.jit(jax.vmap(solve, (None, 1), 1))
+        fn = jax.jit(columns)
+    elif what == "batch":
+        fn = jax.jit(lambda values, rhs: jax.vmap(solve, (0, None))(_scaled(values, BATCH), rhs))
+    elif what == "newton":
+        steps = lambda values, rhs: jax.lax.scan(
+            lambda x, v: (solve(v, rhs - 0.01 * x), None), rhs, _scaled(values, STEPS)
+        )[0]
+        fn = jax.jit(steps)
     else:
         fn = jax.jit(solve)
     rhs = jnp.asarray(b)
     return lambda values: jax.block_until_ready(fn(jnp.asarray(values), rhs))
+
+
+def _scaled(values: Any, count: int) -> Any:
+    """That many different matrices on one pattern, `(count, nnz)`."""
+    return values * (1 + 1e-3 * jnp.arange(count, dtype=values.dtype))[:, None]
+
+
+def _repeated(run: Run, count: int) -> Run:
+    """A library that knows no batches, once for each matrix."""
+    return lambda values: [run(values * (1 + 1e-3 * k)) for k in range(count)]
 
 
 def _jax_spsolve(matrix: sp.csr_matrix, b: np.ndarray, what: str) -> Run:
@@ -155,7 +185,6 @@ def _time(runs: dict[str, Run], values: np.ndarray, seconds: float) -> dict[str,
 
 
 def _contestants(matrix: Any, b: Any, definite: bool, what: str) -> dict[str, Run]:
-    many = what == "many"
     runs: dict[str, Run] = {"scipy splu": _raw_superlu(matrix, b)}
     if definite:
         runs["scipy splu, symmetric"] = _raw_superlu_definite(matrix, b)
@@ -164,6 +193,8 @@ def _contestants(matrix: Any, b: Any, definite: bool, what: str) -> dict[str, Ru
         runs["rslab"] = _raw_rslab(matrix, b, definite)
     if "CHOLMOD" in found and definite:
         runs["cvxopt cholmod"] = _raw_cholmod(matrix, b)
+    if TASKS[what] > 1:
+        runs = {name: _repeated(run, TASKS[what]) for name, run in runs.items()}
     ours = {"ours, SuperLU": lp.SuperLU}
     if "RSLab" in found:
         ours["ours, RSLab"] = lp.RSLab
@@ -175,17 +206,24 @@ def _contestants(matrix: Any, b: Any, definite: bool, what: str) -> dict[str, Ru
         ours["ours, KLU"] = lp.KLU
     for name, solver in ours.items():
         runs[name] = _ours(matrix, b, solver(), definite, what)
-    if not many:
+    if what in ("forward", "gradient"):
         runs["jax spsolve"] = _jax_spsolve(matrix, b, what)
+    for name, solve in peers.solvers(matrix, definite).items():
+        if peers.does(name, what):
+            runs[name] = _compiled(solve, solve, b, what)
     return runs
 
 
 def direct(seconds: float, quick: bool = True) -> str:
-    """Forward, value and gradient, and 32 right-hand sides: relative to SciPy's `splu` and one solve."""
+    """All tasks on all problems, relative to SciPy's `splu` and one solve of the same process.
+
+    Forward, value and gradient over (values, b), 32 right-hand sides, a `vmap` over 16 sets of
+    values, and 20 steps that each solve with new values. Large problems take the first two.
+    """
     rng, rows, names = np.random.default_rng(0), [], []
     for name, (matrix, definite) in problems(quick).items():
-        for what in ("forward", "gradient", "many"):
-            n = matrix.shape[0]
+        n = matrix.shape[0]
+        for what in TASKS if n <= 40_000 else ("forward", "gradient", "many"):
             b = rng.normal(size=(n, 32) if what == "many" else n)
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
@@ -193,6 +231,7 @@ def direct(seconds: float, quick: bool = True) -> str:
             names += [key for key in times if key not in names]
             base = times["scipy splu"]
             rows.append((f"{name}, {what}", base, {k: v / base for k, v in times.items()}))
+            print(name, what, {k: round(v / base, 2) for k, v in times.items()}, file=sys.stderr)
     body = []
     for title, base, ratios in rows:
         cells = [f"{ratios[k]:.2f}" if k in ratios else "–" for k in names[1:]]
