@@ -185,10 +185,16 @@ from .solvers import (
     CG as CG,
 )
 from .solvers import (
+    CGLS as CGLS,
+)
+from .solvers import (
     CGS as CGS,
 )
 from .solvers import (
     CHOLMOD as CHOLMOD,
+)
+from .solvers import (
+    CRAIG as CRAIG,
 )
 from .solvers import (
     FCG as FCG,
@@ -207,6 +213,9 @@ from .solvers import (
 )
 from .solvers import (
     LSMR as LSMR,
+)
+from .solvers import (
+    LSQR as LSQR,
 )
 from .solvers import (
     LU as LU,

@@ -211,6 +211,7 @@ def _solve(
             f"{structure_str(operator.out_structure())}; got {structure_str(structure_of(vector))}. "
             + _remedy(vector, operator)
         )
+    operator, vector, solver = solver.regularise(operator, vector, options)
     if state is sentinel:
         chosen, inner = solver.start(stop_gradient(operator), options)
         state = inner if chosen is solver else (chosen, inner)

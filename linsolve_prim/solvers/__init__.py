@@ -15,12 +15,15 @@ from .host import SciPyIterative as SciPyIterative
 from .host import SpSolveTriangular as SpSolveTriangular
 from .host import SuperLU as SuperLU
 from .krylov import CG as CG
+from .krylov import CGLS as CGLS
 from .krylov import CGS as CGS
+from .krylov import CRAIG as CRAIG
 from .krylov import FCG as FCG
 from .krylov import FGMRES as FGMRES
 from .krylov import GMRES as GMRES
 from .krylov import IDR as IDR
 from .krylov import LSMR as LSMR
+from .krylov import LSQR as LSQR
 from .krylov import MINRES as MINRES
 from .krylov import MINRESQLP as MINRESQLP
 from .krylov import QMR as QMR

@@ -107,6 +107,16 @@ class AbstractLinearSolver(eqx.Module, Generic[State]):
         """The solver that will really be used, with its state. (A chooser gives its choice.)"""
         return self, self.init(operator, options)
 
+    def regularise(
+        self, operator: AbstractLinearOperator, vector: PyTree[Array], options: Options
+    ) -> tuple[AbstractLinearOperator, PyTree[Array], AbstractLinearSolver[Any]]:
+        """The system that is really solved, and who solves it: before `linear_solve` binds it.
+
+        A solver that solves another system on purpose says so here, so that the derivatives are
+        those of what it solves. The operator keeps its input structure.
+        """
+        return operator, vector, self
+
     def allow_dependent_columns(self, operator: AbstractLinearOperator) -> bool:
         """Whether A may have linearly dependent columns, so that their derivative term is needed."""
         return not (self.assume_full_rank() and operator.in_size() <= operator.out_size())

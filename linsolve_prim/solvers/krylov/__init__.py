@@ -11,12 +11,15 @@ from .bicg import CGS as CGS
 from .bicg import BiCG as BiCG
 from .bicgstab import BiCGStab as BiCGStab
 from .cg import CG as CG
+from .cgls import CGLS as CGLS
+from .craig import CRAIG as CRAIG
 from .fcg import FCG as FCG
 from .fcg import CGAdaptive as CGAdaptive
 from .fgmres import FGMRES as FGMRES
 from .gmres import GMRES as GMRES
 from .idr import IDR as IDR
 from .lsmr import LSMR as LSMR
+from .lsqr import LSQR as LSQR
 from .minres import MINRES as MINRES
 from .minresqlp import MINRESQLP as MINRESQLP
 from .nullspace import NullSpace as NullSpace

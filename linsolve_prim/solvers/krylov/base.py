@@ -56,7 +56,7 @@ else:
     Preconditioner = Side = Any
 
 _GUESSES = ("y0", "x0")
-_QUIET = ("preconditioner", "side", "history", "progress", "nullspace")
+_QUIET = ("preconditioner", "side", "history", "progress", "nullspace", "damp")
 _WRAP = (
     "Wrap a matrix as `MatrixLinearOperator(matrix)` and a function as "
     "`FunctionLinearOperator(fn, structure)`."
