@@ -121,7 +121,7 @@ def _method(system: System, length: int, stabilise_every: int | None) -> Method:
         top = jnp.maximum(m.top, q_norm)
         cosine = tree_dot(q_unit, p)
         # Along p the operator is zero to working precision, or turns p into what is orthogonal.
-        ok = (jnp.abs(cosine) > limit) & (q_norm > limit * top)
+        ok = (jnp.abs(cosine) > limit) & (q_norm > system.eps * top)
         overflow = ~jnp.isfinite(q_norm + jnp.abs(cosine))
         ok &= ~overflow
         curvature = cosine * q_norm.astype(cosine.dtype)

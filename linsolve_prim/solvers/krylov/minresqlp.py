@@ -55,6 +55,7 @@ class _Step(NamedTuple):
     w_check: PyTree[Array]
     w_bar: PyTree[Array]
     settled: PyTree[Array]
+    idle: Array  # for how many steps ‖r‖ has not changed much
     memory: _Memory
     norm: Array
     steps: Array
@@ -108,7 +109,11 @@ class MINRESQLP(AbstractKrylovSolver):
             def is_normal(c: _Step) -> Array:
                 if not plain:
                     return jnp.zeros((), bool)
-                return ~splitting & (c.memory.normal <= eps**0.5 * c.memory.top * c.phi_bar)
+                size = c.memory.top * c.phi_bar
+                # (While ‖r‖ still falls, ‖Ar‖ may be small because A is badly conditioned.)
+                return ~splitting & (
+                    c.memory.normal <= jnp.where(c.idle >= 2, eps**0.5, 10 * eps) * size
+                )
 
             def is_done(c: _Step) -> Array:
                 bound = jnp.where(splitting, c.memory.top, 1) * 10 * eps * r_norm
@@ -208,6 +213,7 @@ def _first(system: System, start: Start, r: PyTree[Array], knows_norm: bool) -> 
         w_check=zeros,
         w_bar=zeros,
         settled=zeros,
+        idle=steps,
         memory=start.memory._replace(normal=zero + jnp.inf),
         norm=start.norm,
         steps=steps,
@@ -277,6 +283,7 @@ def _step(system: System, c: _Step) -> _Step:
         w_check=tree_axpy(sin_d, w_hat, tree_scale(cos_d, c.w_bar)),
         w_bar=tree_axpy(-cos_d, w_hat, tree_scale(sin_d, c.w_bar)),
         settled=settled,
+        idle=jnp.where(phi_bar >= 0.99 * c.phi_bar, c.idle + 1, 0),
         memory=c.memory._replace(
             top=jnp.where(ok, top, c.memory.top), normal=jnp.where(ok, normal, c.memory.normal)
         ),
