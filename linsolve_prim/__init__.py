@@ -60,6 +60,7 @@ from .factorization import (
 from .factorization import (
     update as update,
 )
+from .least_squares import lstsq as lstsq
 from .operators import (
     AbstractLinearOperator as AbstractLinearOperator,
 )
@@ -287,10 +288,10 @@ from .solvers import (
     PyAMG as PyAMG,
 )
 from .solvers import (
-    RSLab as RSLab,
+    Richardson as Richardson,
 )
 from .solvers import (
-    Richardson as Richardson,
+    RSLab as RSLab,
 )
 from .solvers import (
     SciPyIterative as SciPyIterative,

@@ -30,6 +30,7 @@ from .operators import (
     is_tridiagonal,
     is_upper_triangular,
 )
+from .operators.damped import DampedLinearOperator
 from .results import RESULTS
 from .solvers import (
     CG,
@@ -80,7 +81,7 @@ def is_matrix_free(operator: AbstractLinearOperator) -> bool:
     if isinstance(operator, held):
         return False
     one = TaggedLinearOperator, MulLinearOperator, DivLinearOperator, NegLinearOperator
-    if isinstance(operator, (*one, ConjLinearOperator)):
+    if isinstance(operator, (*one, ConjLinearOperator, DampedLinearOperator)):
         return is_matrix_free(operator.operator)
     if isinstance(operator, (AddLinearOperator, ComposedLinearOperator)):
         return is_matrix_free(operator.operator1) or is_matrix_free(operator.operator2)

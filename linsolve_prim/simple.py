@@ -6,7 +6,7 @@ import dataclasses
 import functools
 import warnings
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Array, PyTree
 
 from ._tree import tree_dtype, tree_sub
-from ._types import inexact_asarray, is_array, structure_equal, structure_of, structure_str
+from ._types import Options, inexact_asarray, is_array, structure_equal, structure_of, structure_str
 from .api import linear_solve
 from .auto import AutoLinearSolver
 from .errors import PrecisionWarning, StructureError
@@ -64,20 +64,34 @@ def solve(
     does not fit, at trace time; a `LinearSolveError` for failure, as `linear_solve` does.
     """
     solver = as_solver(solver)
-    settings = {"solver": solver, "adjoint": adjoint, "throw": throw, "suppress": suppress}
-    settings["name"] = name
+    settings: dict[str, Any] = {"adjoint": adjoint, "throw": throw, "suppress": suppress}
+
+    def one(operator: AbstractLinearOperator, rhs: PyTree[Array], options: Options) -> Any:
+        return linear_solve(operator, rhs, solver, options=options, name=name, **settings).value
+
+    return dispatch(A, b, x0, preconditioner, args, one)
+
+
+#: The solution of one system, given operator, right-hand side and options.
+One: TypeAlias = Callable[[AbstractLinearOperator, PyTree[Array], Options], PyTree[Array]]
+
+
+def dispatch(
+    A: Any, b: Any, x0: Any, preconditioner: Any, args: tuple[Any, ...], one: One
+) -> PyTree[Array]:
+    """Make operators and right-hand sides of what describes systems, and solve each by `one`."""
     if isinstance(A, (SparseLinearOperator, TripletLinearOperator)):
         _no_args(args)
-        return _solve_sparse(A, b, x0, preconditioner, settings)
+        return _solve_sparse(A, b, x0, preconditioner, one)
     if isinstance(A, AbstractLinearOperator):
         _no_args(args)
         operator, rhs = A, _cast_tree(b, A.out_structure(), "b")
     elif is_sparse(A):
         _no_args(args)
-        return _solve_sparse(from_any(A), b, x0, preconditioner, settings)
+        return _solve_sparse(from_any(A), b, x0, preconditioner, one)
     elif is_matrix(A):
         _no_args(args)
-        return _solve_matrix(A, b, x0, preconditioner, settings)
+        return _solve_matrix(A, b, x0, preconditioner, one)
     elif callable(A):
         operator, rhs = _from_function(A, b, x0, args)
     else:
@@ -85,7 +99,7 @@ def solve(
             "A: must be an array, a sparse matrix, an AbstractLinearOperator or a function; got "
             f"{type(A).__name__}."
         )
-    return _solve_one(operator, rhs, x0, preconditioner, settings)
+    return _solve_one(operator, rhs, x0, preconditioner, one)
 
 
 def as_solver(solver: Any) -> AbstractLinearSolver[Any]:
@@ -112,7 +126,7 @@ class _Call:
 
 
 def _solve_one(
-    operator: AbstractLinearOperator, rhs: PyTree[Any], x0: Any, preconditioner: Any, settings: Any
+    operator: AbstractLinearOperator, rhs: PyTree[Any], x0: Any, preconditioner: Any, one: One
 ) -> PyTree[Array]:
     options = {}
     if x0 is not None:
@@ -120,7 +134,7 @@ def _solve_one(
         options["y0"] = _cast_tree(x0, structure, "x0")
     if preconditioner is not None:
         options["preconditioner"] = as_operator(preconditioner, operator.out_structure())
-    return linear_solve(operator, rhs, options=options, **settings).value
+    return one(operator, rhs, options)
 
 
 def _no_args(args: tuple[Any, ...]) -> None:
@@ -173,7 +187,7 @@ def promote(a: Array, b: Array) -> tuple[Array, Array]:
     return a.astype(dtype), b.astype(dtype)
 
 
-def _solve_matrix(A: Any, b: Any, x0: Any, preconditioner: Any, settings: Any) -> Array:
+def _solve_matrix(A: Any, b: Any, x0: Any, preconditioner: Any, solve_one: One) -> Array:
     matrix, rhs = as_array(A, "A"), _vector_array(b)
     if _is_integer(A) and not _is_integer(b):  # integers have no precision of their own
         matrix = matrix.astype(rhs.dtype)
@@ -191,7 +205,7 @@ def _solve_matrix(A: Any, b: Any, x0: Any, preconditioner: Any, settings: Any) -
             )
 
     def one(matrix: Array, rhs: Array, guess: Array | None) -> Array:
-        return _solve_one(MatrixLinearOperator(matrix), rhs, guess, preconditioner, settings)
+        return _solve_one(MatrixLinearOperator(matrix), rhs, guess, preconditioner, solve_one)
 
     if not vectors:
         guess_axis = None if guess is None else 1
@@ -262,7 +276,7 @@ def _is_integer(x: Any) -> bool:
 
 
 def _solve_sparse(
-    operator: AbstractLinearOperator, b: Any, x0: Any, preconditioner: Any, settings: Any
+    operator: AbstractLinearOperator, b: Any, x0: Any, preconditioner: Any, solve_one: One
 ) -> Array:
     """For b of shape `(n,)` or `(n, k)`."""
     rhs, (rows, columns) = _vector_array(b), (operator.out_size(), operator.in_size())
@@ -289,7 +303,7 @@ def _solve_sparse(
             f"x0: must have the shape of the solution, {(columns, *rhs.shape[1:])}; got "
             f"{guess.shape}."
         )
-    one = lambda rhs, guess: _solve_one(operator, rhs, guess, preconditioner, settings)
+    one = lambda rhs, guess: _solve_one(operator, rhs, guess, preconditioner, solve_one)
     if rhs.ndim == 1:
         return one(rhs, guess)
     return jax.vmap(one, in_axes=(1, None if guess is None else 1), out_axes=1)(rhs, guess)
@@ -304,7 +318,7 @@ def _warn_of_precision(a: Any, b: Any, common: Any) -> None:
         f"A has dtype {a} and b has dtype {b}: both are promoted to {common}. Cast one of them to "
         "silence this.",
         PrecisionWarning,
-        stacklevel=5,
+        stacklevel=6,
     )
 
 
@@ -368,7 +382,7 @@ def _from_function(
                 f"A returns {tree_dtype(out)} for b of dtype {tree_dtype(rhs)}: computing in {dtype}. "
                 "Cast one of them to silence this.",
                 PrecisionWarning,
-                stacklevel=4,
+                stacklevel=5,
             )
         rhs = jax.tree.map(lambda a: a.astype(dtype), rhs)
         like = jax.tree.map(lambda s: jax.ShapeDtypeStruct(s.shape, dtype), like)

@@ -19,7 +19,7 @@ LAYERS = [
     ["host"],
     ["solvers"],
     ["primitive"],
-    ["adjoint", "auto", "api", "simple", "explain", "internal", "factorization"],
+    ["adjoint", "auto", "api", "simple", "least_squares", "explain", "internal", "factorization"],
     ["tracing"],
     ["diagnostics"],
     ["testing", "cli"],
