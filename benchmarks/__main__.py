@@ -16,7 +16,7 @@ jax.config.update("jax_enable_x64", True)
 
 import linsolve_prim as lp  # noqa: E402
 
-from . import dense, sparse, sparse_products  # noqa: E402
+from . import dense, krylov, sparse, sparse_products  # noqa: E402
 
 TABLES: dict[str, Callable[[float, bool], str]] = {
     "jitted": lambda seconds, quick: dense.jitted(seconds),
@@ -24,6 +24,9 @@ TABLES: dict[str, Callable[[float, bool], str]] = {
     "compilation": lambda seconds, quick: dense.compilation(5 if quick else 11),
     "honesty": lambda seconds, quick: dense.honesty(),
     "products": lambda seconds, quick: sparse_products.products(seconds),
+    "krylov": lambda seconds, quick: krylov.iterations(seconds, quick),
+    "krylov-compilation": lambda seconds, quick: krylov.compilation(3 if quick else 7),
+    "krylov-many": lambda seconds, quick: krylov.many(seconds),
     "direct": lambda seconds, quick: sparse.direct(seconds, quick=quick),
 }
 

@@ -238,5 +238,5 @@ def test_both_sides_solve_and_differentiate(method):
         np.testing.assert_allclose(jax.jacrev(f)(B), np.linalg.inv(GENERAL), atol=1000 * RTOL)
     with pytest.raises(ValueError, match="side: must be 'left' or 'right'; got 'both'"):
         method(side="both")
-    with pytest.raises(ValueError, match="side: `LSMR` takes a preconditioner on the right only"):
+    with pytest.raises(ValueError, match="side: `LSMR` preconditions tall operators on the right"):
         lp.LSMR(side="left")

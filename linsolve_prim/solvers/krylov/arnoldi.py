@@ -26,9 +26,13 @@ class Arnoldi(NamedTuple):
     norm: Array  # of the residual, two_norm
     top: Array  # the largest ‖A zᵢ‖
     steps: Array
+    trip: Array  # through the loop: the same in all lanes of a `vmap`, so that rows are slices
     outcome: Array
     extra: Any  # whatever `expand` counts
 
+
+#: What a lane of a `vmap` that has ended need not keep: later steps write rows that it does not read.
+LOOSE = ("basis", "directions", "trip")
 
 #: From the carry to z, Az and the new `extra`. (z is `None` where no directions are kept.)
 Expand: TypeAlias = Callable[[Arnoldi], tuple[PyTree[Array] | None, PyTree[Array], Any]]
@@ -54,7 +58,7 @@ def arnoldi(
     index = jnp.arange(length + 1, dtype=jnp.int32)
 
     def step(c: Arnoldi) -> Arnoldi:
-        j = c.steps
+        j = c.trip
         z, w, extra = expand(c)
         w, w_norm = normalise(w)
         share = None
@@ -103,7 +107,8 @@ def arnoldi(
             triangle=c.triangle.at[:, j].set(new),
             norm=jnp.where(ok, beta * jnp.abs(rotations[j + 1, 0]), c.norm),
             top=top,
-            steps=j + ok.astype(jnp.int32),
+            steps=c.steps + ok.astype(jnp.int32),
+            trip=j + 1,
             outcome=outcome_of((SINGULAR, singular), (OVERFLOW, overflow)),
             extra=extra,
         )
@@ -124,6 +129,7 @@ def arnoldi(
         norm=beta,
         top=jnp.zeros_like(beta),
         steps=zero,
+        trip=zero,
         outcome=zero,
         extra=extra,
     )

@@ -9,17 +9,13 @@ from jaxtyping import Array, PyTree
 
 from ..._norms import two_norm
 from ..._tree import tree_size
-from ..inner import InverseOperator, counted
-from .arnoldi import Arnoldi, arnoldi, combine, row
+from ..inner import InverseOperator, counts_of, named_counts, no_counts
+from .arnoldi import LOOSE, Arnoldi, arnoldi, combine, row
 from .base import AbstractKrylovSolver
 from .cycles import BROKE_DOWN, SINGULAR, End, Method, Start, close
 from .stopping import NormLike, Steps, check_count
 from .system import System
 from .vectors import normalise
-
-#: What an inner solver counts, and what it is called in the statistics of the outer one.
-_COUNTS = ("num_steps", "matvecs", "rmatvecs")
-_NAMES = ("inner_steps", "inner_matvecs", "inner_rmatvecs")
 
 
 class FGMRES(AbstractKrylovSolver):
@@ -58,7 +54,7 @@ class FGMRES(AbstractKrylovSolver):
         length = min(int(self.restart or 1), max(tree_size(system.problem.vector), 1))
 
         def expand(c: Arnoldi) -> tuple[PyTree[Array], PyTree[Array], Any]:
-            z, counts = precondition_counted(system, row(c.basis, c.steps))
+            z, counts = precondition_counted(system, row(c.basis, c.trip))
             return z, system.apply(z), c.extra + counts
 
         def cycle(start: Start) -> End:
@@ -74,6 +70,7 @@ class FGMRES(AbstractKrylovSolver):
                 budget=jnp.minimum(start.budget, length),
                 correction=lambda c: combine(c, beta),
                 exact=self.norm is two_norm,
+                loose=LOOSE,
             )
             c = ran.carry
             return ran.end(combine(c, beta), memory=c.extra, outcome=flexible_outcome(c, target))
@@ -108,23 +105,19 @@ def flexible_outcome(c: Arnoldi, target: Array) -> Array:
     return jnp.where(c.outcome == SINGULAR, BROKE_DOWN, close(c.outcome, c.norm, target))
 
 
-def no_counts() -> Array:
-    return jnp.zeros((len(_COUNTS),), jnp.int32)
-
-
 def precondition_counted(system: System, v: PyTree[Array]) -> tuple[PyTree[Array], Array]:
     """Mv, and what an inner solver counted on the way."""
     inner = system.preconditioner
     if not isinstance(inner, InverseOperator):
         return system.precondition(v), no_counts()
-    z, stats = inner.solve(v)
+    z, _, stats = inner.solve(v)
     if system.projector is not None:
         z = system.projector.of_solution(z)
-    return z, jnp.stack([counted(stats, name) for name in _COUNTS])
+    return z, counts_of(stats)
 
 
 def count_statistics(system: System, counts: Array) -> dict[str, Any]:
     """The counts of an inner solver by their names, if there is one."""
     if not isinstance(system.preconditioner, InverseOperator):
         return {}
-    return dict(zip(_NAMES, counts))
+    return named_counts(counts)

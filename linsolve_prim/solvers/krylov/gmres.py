@@ -6,7 +6,7 @@ import jax.numpy as jnp
 
 from ..._norms import two_norm
 from ..._tree import tree_size
-from .arnoldi import arnoldi, combine, row
+from .arnoldi import LOOSE, arnoldi, combine, row
 from .base import AbstractKrylovSolver
 from .cycles import End, Method, Start
 from .stopping import NormLike, Steps, check_count
@@ -44,7 +44,7 @@ class GMRES(AbstractKrylovSolver):
         def cycle(start: Start) -> End:
             r, _, target = system.begin(start, euclidean=True)
             v, beta = normalise(r)
-            expand = lambda c: (None, system.product(row(c.basis, c.steps)), ())
+            expand = lambda c: (None, system.product(row(c.basis, c.trip)), ())
             step, first = arnoldi(expand, v, beta, length)
             ran = system.run(
                 step,
@@ -54,6 +54,7 @@ class GMRES(AbstractKrylovSolver):
                 budget=jnp.minimum(start.budget, length),
                 correction=lambda c: system.finish(combine(c, beta)),
                 exact=self.norm is two_norm,
+                loose=LOOSE,
             )
             return ran.end(system.finish(combine(ran.carry, beta)))
 

@@ -17,7 +17,7 @@ from .cycles import OVERFLOW, RUNNING, End, Start, close
 from .history import record
 from .nullspace import Projector
 from .stopping import Problem
-from .vectors import while_loop
+from .vectors import frozen, while_loop
 
 
 class Ran(NamedTuple):
@@ -159,12 +159,16 @@ class System:
         going: Callable[[Any], Array] | None = None,
         correction: Callable[[Any], PyTree[Array]] | None = None,
         exact: bool = True,
+        loose: tuple[str, ...] = (),
     ) -> Ran:
         """Step until the carry's `norm` comes to `target`, its `outcome` is set, or `budget` is spent.
 
         The carry has `norm`, `steps` and `outcome`. `going` replaces that condition. For histories:
         `correction(carry)` is that of x (default: `finish(carry.d)`), and `exact=False` says that
         `norm` is not ‖b − Ax‖, which then takes one more product in each recorded step.
+
+        `loose` names fields of the carry that a lane of a `vmap` which has ended need not keep as they
+        are: large arrays of which later steps write other parts, and counters of the loop itself.
         """
         limit = start.budget if budget is None else budget
         if going is None:
@@ -184,8 +188,18 @@ class System:
                 trail = self._recorded(trail, c, new, start, corrected, exact)
             return new, trips + 1, trail
 
+        def freeze(active: Array, new: Any, old: Any) -> Any:
+            without = {name: None for name in loose}
+            (c, *rest), (old_c, *old_rest) = new, old
+            kept, *rest = frozen(
+                active, (c._replace(**without), *rest), (old_c._replace(**without), *old_rest)
+            )
+            return (kept._replace(**{name: getattr(c, name) for name in loose}), *rest)
+
         init = (first, jnp.zeros((), jnp.int32), start.trail)
-        c, trips, trail = while_loop(lambda state: going(state[0]), body, init, self.axes)
+        c, trips, trail = while_loop(
+            lambda state: going(state[0]), body, init, self.axes, freeze if loose else frozen
+        )
         return Ran(c, trips, trail, target)
 
     def _recorded(

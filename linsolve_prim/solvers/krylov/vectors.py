@@ -11,6 +11,7 @@ from jaxtyping import Array, PyTree
 
 from ..._norms import max_norm, two_norm
 from ..._static import split
+from ..._tree import tree_where
 from ..._varying import vary_like, varying_axes
 
 
@@ -56,11 +57,52 @@ def mesh_axes(*trees: PyTree[Any]) -> frozenset:
     return varying_axes(arrays)
 
 
-def while_loop(
-    cond: Callable[[Any], Array], body: Callable[[Any], Any], init: Any, axes: frozenset
-) -> Any:
-    """`jax.lax.while_loop` whose whole carry varies over the given mesh axes from the start.
+@jax.custom_batching.custom_vmap
+def _any_lane(flag: Array) -> Array:
+    """Whether a flag is set in any lane of the `vmap`s around: one flag, without their axes."""
+    return flag
 
-    Inside `shard_map` a carry must have one type in all steps, but counters start as constants.
+
+@_any_lane.def_vmap
+def _any_lane_of_batch(axis_size: int, in_batched: Any, flag: Array) -> tuple[Array, bool]:
+    return _any_lane(jnp.any(flag, axis=0) if in_batched[0] else flag), False
+
+
+@jax.custom_batching.custom_vmap
+def frozen(active: Array, new: PyTree[Array], old: PyTree[Array]) -> PyTree[Array]:
+    """`new`; under `vmap`, in lanes that are not active, `old`."""
+    return new
+
+
+@frozen.def_vmap
+def _frozen_in_batch(
+    axis_size: int, in_batched: Any, active: Array, new: PyTree[Array], old: PyTree[Array]
+) -> tuple[PyTree[Array], PyTree[bool]]:
+    axes = jax.tree.map(lambda batched: 0 if batched else None, tuple(in_batched))
+    choose = lambda active, new, old: tree_where(active, new, old)
+    chosen = jax.vmap(choose, in_axes=axes, axis_size=axis_size)(active, new, old)
+    return chosen, jax.tree.map(lambda _: True, new)
+
+
+def while_loop(
+    cond: Callable[[Any], Array],
+    body: Callable[[Any], Any],
+    init: Any,
+    axes: frozenset,
+    freeze: Callable[[Array, Any, Any], Any] = frozen,
+) -> Any:
+    """`jax.lax.while_loop` in which a lane of a `vmap` stands still once its own condition fails.
+
+    So does JAX's, by choosing between the old and the new carry in every step, all of it. Here
+    `freeze(active, new, old)` may let through what need not be chosen, such as a basis of which
+    each step writes one vector: then that is not copied. For that the loop's condition is one for all
+    lanes, and what is the same in all of them (a counter) stays so.
+
+    Inside `shard_map` a carry must have one type in all steps, but counters start as constants: so
+    the whole carry varies over the given mesh axes from the start.
     """
-    return jax.lax.while_loop(cond, lambda c: vary_like(body(c), axes), vary_like(init, axes))
+
+    def step(c: Any) -> Any:
+        return vary_like(freeze(cond(c), body(c), c), axes)
+
+    return jax.lax.while_loop(lambda c: _any_lane(cond(c)), step, vary_like(init, axes))

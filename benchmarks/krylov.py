@@ -1,0 +1,168 @@
+"""Krylov methods: time of an iteration, of a compilation, and of many right-hand sides."""
+
+import importlib.util
+import time
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import jax.scipy.sparse.linalg as jspla
+import numpy as np
+import scipy.sparse.linalg as spla
+
+import linsolve_prim as lp
+
+from .sparse import poisson
+from .timing import markdown, time_together
+
+STEPS = 50
+
+
+def stencil(x: jax.Array) -> jax.Array:
+    """The Laplacian on a grid with zeros around it, matrix-free."""
+    padded = jnp.pad(x, 1)
+    y = 2 * x.ndim * x
+    inner = (slice(1, -1),) * x.ndim
+    for axis in range(x.ndim):
+        for shift in (slice(0, -2), slice(2, None)):
+            window = inner[:axis] + (shift,) + inner[axis + 1 :]
+            y = y - padded[window]
+    return y
+
+
+def _scipy(matrix: Any, b: np.ndarray) -> Callable[[], Any]:
+    return lambda: spla.cg(matrix, b, rtol=0.0, atol=0.0, maxiter=STEPS)[0]
+
+
+def _jax_scipy(product: Any, b: jax.Array) -> Callable[[], Any]:
+    fn = jax.jit(lambda b: jspla.cg(product, b, tol=0.0, atol=0.0, maxiter=STEPS)[0])
+    return lambda: fn(b)
+
+
+def _operator(product: Any, b: jax.Array) -> lp.AbstractLinearOperator:
+    structure = jax.ShapeDtypeStruct(b.shape, b.dtype)
+    return lp.FunctionLinearOperator(product, structure, lp.positive_semidefinite_tag)
+
+
+def _ours(operator: Any, b: jax.Array) -> Callable[[], Any]:
+    solver = lp.CG(rtol=0.0, atol=0.0, max_steps=STEPS)
+    fn = jax.jit(lambda op, b: lp.linear_solve(op, b, solver, throw=False).value)
+    return lambda: fn(operator, b)
+
+
+def _lineax(product: Any, b: jax.Array) -> Callable[[], Any]:
+    import lineax
+
+    structure = jax.ShapeDtypeStruct(b.shape, b.dtype)
+    op = lineax.FunctionLinearOperator(product, structure, lineax.positive_semidefinite_tag)
+    solver = lineax.CG(rtol=1e-30, atol=1e-30, max_steps=STEPS)
+    fn = jax.jit(lambda b: lineax.linear_solve(op, b, solver, throw=False).value)
+    return lambda: fn(b)
+
+
+def _stream(b: jax.Array, nonzeros: int) -> tuple[Callable[[], Any], int]:
+    """What an iteration has to read and write once, and the bytes of it.
+
+    With a product that reads its values (`nonzeros`; none for a stencil): p and q = Ap; p, q, x and
+    r read, x and r written; r and p read, p written.
+    """
+    vectors = [b + k for k in range(4)]
+    values = jnp.ones(max(nonzeros, 1), b.dtype)
+
+    def move(x: Any, r: Any, p: Any, values: Any) -> Any:
+        def body(_: Any, c: Any) -> Any:
+            x, r, p, s = c
+            q = p * (1 + s)
+            x, r = x + 1e-3 * p, r - 1e-3 * q
+            return x, r, r + 1e-3 * p, s + 1e-20 * jnp.sum(values * (1 + s))
+
+        return jax.lax.fori_loop(0, STEPS, body, (x, r, p, jnp.zeros((), b.dtype)))
+
+    fn = jax.jit(move)
+    count = (10 * b.size + nonzeros) * b.dtype.itemsize
+    return lambda: fn(*vectors[:3], values), count
+
+
+def iterations(seconds: float, quick: bool) -> str:
+    """The time of one CG iteration, by the shape of the grid; relative to JAX's own."""
+    grids = [(256, 2), (64, 3)] if quick else [(256, 2), (1024, 2), (64, 3)]
+    rows = []
+    for m, dims in grids:
+        matrix = poisson(m, dims)
+        for dtype in (np.float32, np.float64):
+            own = matrix.astype(dtype)
+            b = np.random.default_rng(0).normal(size=matrix.shape[0]).astype(dtype)
+            grid = jnp.asarray(b.reshape((m,) * dims))
+            sparse = lp.SparseLinearOperator.from_scipy(own, lp.positive_semidefinite_tag)
+            move, size = _stream(jnp.asarray(b), 0)
+            calls = {
+                "jax.scipy": _jax_scipy(stencil, grid),
+                "ours": _ours(_operator(stencil, grid), grid),
+                "ours, sparse": _ours(sparse, jnp.asarray(b)),
+                "streaming": move,
+                "SciPy, sparse": _scipy(own, b),
+            }
+            if importlib.util.find_spec("lineax"):
+                calls["Lineax"] = _lineax(stencil, grid)
+            times = {k: t / STEPS for k, (t, _) in time_together(calls, seconds).items()}
+            base = times.pop("jax.scipy")
+            title = f"{dims}-D {m}, {np.dtype(dtype).name}"
+            rows.append([title, f"{base:.0f}", f"{size / 1e6:.1f}"])
+            rows[-1] += [f"{t / base:.2f}" for t in times.values()]
+    header = ["CG, one iteration", "jax.scipy, µs", "MB streamed at least", *(f"{k}, ×" for k in times)]
+    return markdown("Krylov iterations", header, rows)
+
+
+def compilation(repeats: int = 5) -> str:
+    """Tracing and compiling the gradient of a jitted CG solve."""
+    b = jnp.ones((64, 64))
+    solver = lp.CG(rtol=1e-8)
+    contestants: dict[str, Callable[[Any, Any], Any]] = {
+        "jax.scipy.sparse.linalg.cg": lambda c, b: jspla.cg(
+            lambda x: stencil(x) + c * x, b, tol=1e-8
+        )[0],
+        "ours, throw=False": lambda c, b: lp.linear_solve(
+            _operator(lambda x: stencil(x) + c * x, b), b, solver, throw=False
+        ).value,
+        "ours": lambda c, b: lp.linear_solve(
+            _operator(lambda x: stencil(x) + c * x, b), b, solver
+        ).value,
+    }
+    rows = []
+    samples: dict[str, list[tuple[float, float]]] = {name: [] for name in contestants}
+    for _ in range(repeats):
+        for name, solve in contestants.items():
+            jax.clear_caches()
+            fn = jax.jit(jax.grad(lambda c, b, s=solve: jnp.sum(s(c, b) ** 2), (0, 1)))
+            start = time.perf_counter()
+            lowered = fn.lower(jnp.ones(()), b)
+            middle = time.perf_counter()
+            lowered.compile()
+            samples[name].append((middle - start, time.perf_counter() - middle))
+    for name, pairs in samples.items():
+        trace, build = np.median(np.array(pairs), axis=0) * 1e3
+        rows.append([name, f"{trace:.0f}", f"{build:.0f}"])
+    header = ["gradient of CG on 64²", "trace and lower, ms", "compile, ms"]
+    return markdown("Compiling a Krylov solve", header, rows)
+
+
+def many(seconds: float) -> str:
+    """64 right-hand sides by `vmap`, against one by one."""
+    rows = []
+    for title, dtype in (("2-D 64², float32", np.float32), ("2-D 64², float64", np.float64)):
+        matrix = poisson(64, 2).astype(dtype)
+        op = lp.SparseLinearOperator.from_scipy(matrix, lp.positive_semidefinite_tag)
+        bs = jnp.asarray(np.random.default_rng(0).normal(size=(64, 64 * 64)).astype(dtype))
+        for name, solver in (("CG", lp.CG(rtol=1e-4)), ("GMRES", lp.GMRES(rtol=1e-2))):
+            one = jax.jit(lambda b, s=solver, op=op: lp.linear_solve(op, b, s, throw=False).value)
+            batch = jax.jit(jax.vmap(one))
+            calls = {
+                "one by one": lambda one=one, bs=bs: [one(b) for b in bs],
+                "vmap": lambda batch=batch, bs=bs: batch(bs),
+            }
+            times = {k: t for k, (t, _) in time_together(calls, seconds, rounds=5).items()}
+            ratio = times["one by one"] / times["vmap"]
+            rows.append([f"{name}, {title}", f"{times['one by one'] / 1e3:.0f}", f"{ratio:.1f}"])
+    header = ["64 right-hand sides", "one by one, ms", "vmap is faster by, ×"]
+    return markdown("Many right-hand sides", header, rows)
