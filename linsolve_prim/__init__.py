@@ -276,6 +276,9 @@ from .solvers import (
     HostSolver as HostSolver,
 )
 from .solvers import (
+    IterativeRefinement as IterativeRefinement,
+)
+from .solvers import (
     Normal as Normal,
 )
 from .solvers import (

@@ -33,6 +33,7 @@ from .krylov import BiCG as BiCG
 from .krylov import BiCGStab as BiCGStab
 from .krylov import CGAdaptive as CGAdaptive
 from .krylov import Chebyshev as Chebyshev
+from .krylov import IterativeRefinement as IterativeRefinement
 from .krylov import NullSpace as NullSpace
 from .krylov import Richardson as Richardson
 from .lu import LU as LU

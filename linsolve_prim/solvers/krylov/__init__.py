@@ -25,6 +25,7 @@ from .minresqlp import MINRESQLP as MINRESQLP
 from .nullspace import NullSpace as NullSpace
 from .qmr import QMR as QMR
 from .qmr import TFQMR as TFQMR
+from .refinement import IterativeRefinement as IterativeRefinement
 from .stationary import Chebyshev as Chebyshev
 from .stationary import Richardson as Richardson
 from .stopping import default_rtol as default_rtol
