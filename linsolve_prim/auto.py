@@ -42,14 +42,13 @@ from .solvers import (
     Cholesky,
     Diagonal,
     RSLab,
-    SpSolveTriangular,
     SuperLU,
     Triangular,
     Tridiagonal,
 )
 from .solvers.base import AbstractLinearSolver
 from .solvers.structures import require_square
-from .sparse.operator import SparseLinearOperator
+from .sparse.operator import SparseLinearOperator, sparse_of
 from .sparse.triplets import TripletLinearOperator
 
 #: Up to this size an operator that is only known by its products is made dense (128 MiB in float64,
@@ -101,8 +100,8 @@ class AutoLinearSolver(AbstractLinearSolver[Any]):
     - `well_posed=True`: square operators of full rank, anything else is an error. Diagonal →
       `Diagonal`, tridiagonal → `Tridiagonal`, triangular → `Triangular`, definite → `Cholesky`, else
       `LU`. Matrix-free operators of more than 4096 unknowns: definite → `CG`, else `GMRES`.
-      Sparse ones: as `Diagonal`, `Tridiagonal` and `SpSolveTriangular` where the pattern or a tag says
-      so; else a sparse factorization on the host, by `RSLab` if it is installed, else `SuperLU`. On
+      Sparse ones: `Diagonal`, `Tridiagonal` and `Triangular` where the pattern or a tag says so; else
+      a sparse factorization on the host, by `RSLab` if it is installed, else `SuperLU`. On
       accelerators up to 4096 unknowns are made dense, and larger definite systems go to `CG`.
     - `well_posed=None`: the same, and rectangular operators of full rank → `QR`.
     - `well_posed=False`: any shape and rank, the pseudo-inverse solution: diagonal → `Diagonal`, else
@@ -191,6 +190,10 @@ def _choose_sparse(operator: AbstractLinearOperator, well_posed: bool) -> Choice
         return Choice(Diagonal(well_posed=well_posed), "the operator is diagonal")
     if is_tridiagonal(operator):
         return Choice(Tridiagonal(), "the operator is tridiagonal")
+    known = sparse_of(operator) is not None  # its pattern, when tracing
+    if known and (is_lower_triangular(operator) or is_upper_triangular(operator)):
+        side = "lower" if is_lower_triangular(operator) else "upper"
+        return Choice(Triangular(), f"sparse and {side} triangular: substitution on the device")
     platform = jax.default_backend()
     if platform != "cpu" and size <= MATRIX_FREE_SIZE:
         solver = Cholesky() if definite else LU()
@@ -201,9 +204,6 @@ def _choose_sparse(operator: AbstractLinearOperator, well_posed: bool) -> Choice
         return Choice(
             CG(), f"sparse and definite, and too large to be factorized ({size} unknowns)"
         )
-    runtime = isinstance(operator, TripletLinearOperator)
-    if not runtime and (is_lower_triangular(operator) or is_upper_triangular(operator)):
-        return Choice(SpSolveTriangular(), "sparse and triangular: substitution on the host")
     promised = "definite" if definite else "nothing more is promised of it"
     if has_module("rslab"):
         return Choice(

@@ -29,6 +29,7 @@ from .simple import as_array, is_matrix
 from .solvers.base import AbstractLinearSolver
 from .solvers.host import AbstractHostSolver
 from .solvers.krylov.base import AbstractKrylovSolver
+from .solvers.triangular import Triangular
 from .sparse.operator import SparseLinearOperator
 from .sparse.triplets import from_any, is_sparse
 
@@ -65,6 +66,7 @@ def explain(A: Any, b: Any = None, solver: AbstractLinearSolver[Any] | None = No
     else:
         lines.append(f"solver: {solver!r}, as asked for")
         chosen = solver
+    lines += _substitution(chosen, operator)
     rank = "assumes full rank" if chosen.assume_full_rank() else "any rank (pseudo-inverse)"
     judged = (
         "its own rule on the true residual"
@@ -80,6 +82,17 @@ def explain(A: Any, b: Any = None, solver: AbstractLinearSolver[Any] | None = No
         "derivatives: implicit; tangents with the same state, cotangents with its transpose"
     )
     return "\n".join(lines)
+
+
+def _substitution(solver: AbstractLinearSolver[Any], operator: AbstractLinearOperator) -> list[str]:
+    triangle = solver.triangle(operator) if isinstance(solver, Triangular) else None
+    if triangle is None:
+        return []
+    size, count = operator.out_size(), triangle.levels(transpose=False).height
+    return [
+        f"substitution: in {count} levels, one after the other, of {size / max(1, count):.1f} unknowns "
+        "on average, which are found at once"
+    ]
 
 
 def _held(operator: AbstractLinearOperator) -> str:

@@ -12,7 +12,7 @@ from jaxtyping import Array, PyTree
 
 from .._types import inexact_asarray
 from ..errors import StructureError, WrongTypeError
-from ..operators import AbstractLinearOperator
+from ..operators import AbstractLinearOperator, TaggedLinearOperator
 from ..operators import functions as fns
 from ..operators.dense import tags_of
 from ..operators.structures import check_vector
@@ -240,6 +240,13 @@ class SparseLinearOperator(AbstractLinearOperator):
         from . import algebra
 
         return algebra.part(self, key)
+
+
+def sparse_of(operator: AbstractLinearOperator) -> SparseLinearOperator | None:
+    """The sparse operator that this is, perhaps behind more tags; or None."""
+    if isinstance(operator, TaggedLinearOperator):
+        return sparse_of(operator.operator)
+    return operator if isinstance(operator, SparseLinearOperator) else None
 
 
 # ---- What the pattern proves ---------------------------------------------------------------------
