@@ -12,7 +12,7 @@ from krylov_tools import COMPLEX, REAL, normal, with_spectrum
 import linsolve_prim as lp
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class Method:
     """One method (with settings that make it one of its own), and the systems that it claims.
 
@@ -21,6 +21,7 @@ class Method:
     - `least_squares`: whether it solves systems without a solution, in that sense.
     - `products`: with A and with Aᴴ in each step, and with A beside those.
     - `slow`: how many times more steps it takes than a Krylov method.
+    - `variant`: it stands beside another row for the same class, and is tested with the slow tests.
     """
 
     name: str
@@ -31,6 +32,7 @@ class Method:
     least_squares: bool = False
     products: tuple[int, int, int] = (1, 0, 1)
     slow: int = 1
+    variant: bool = False
 
     def __call__(self, **settings):
         return self.make(**(self.settings | settings))
@@ -60,8 +62,8 @@ METHODS = [
     Method("TFQMR", lp.TFQMR, "general", products=(2, 0, 1)),
     Method("BiCGStab", lp.BiCGStab, "general", products=(2, 0, 1)),
     Method("BiCGStab(2)", lp.BiCGStab, "general", {"ell": 2}, products=(4, 0, 1)),
-    Method("BiCGStab(4)", lp.BiCGStab, "general", {"ell": 4}, products=(8, 0, 1)),
-    Method("IDR(1)", lp.IDR, "general", {"s": 1}),
+    Method("BiCGStab(4)", lp.BiCGStab, "general", {"ell": 4}, variant=True, products=(8, 0, 1)),
+    Method("IDR(1)", lp.IDR, "general", {"s": 1}, variant=True),
     Method("IDR(4)", lp.IDR, "general"),
 ]
 BY_NAME = {method.name: method for method in METHODS}
@@ -70,7 +72,9 @@ BY_NAME = {method.name: method for method in METHODS}
 def each(kinds=("definite", "hermitian", "general"), but=()):
     """`@pytest.mark.parametrize` over the methods for these kinds of systems."""
     chosen = [m for m in METHODS if m.kind in kinds and m.name not in but]
-    return pytest.mark.parametrize("method", chosen, ids=lambda m: m.name)
+    slow = lambda m: [pytest.mark.slow] if m.variant else []
+    rows = [pytest.param(m, id=m.name, marks=slow(m)) for m in chosen]
+    return pytest.mark.parametrize("method", rows)
 
 
 def tags(method):
@@ -81,6 +85,18 @@ def tags(method):
 def operator(method, a):
     """A matrix, with that promise."""
     return lp.MatrixLinearOperator(jnp.asarray(a), tags(method))
+
+
+def fits(method, kind):
+    """Whether a method claims to solve systems of this kind."""
+    return (
+        kind
+        in {
+            "definite": ("definite", "negative"),
+            "hermitian": ("definite", "negative", "hermitian"),
+            "general": ("definite", "negative", "hermitian", "general"),
+        }[method.kind]
+    )
 
 
 def system(kind, n, dtype=REAL, seed=0):
@@ -101,6 +117,37 @@ def poisson(n, dim=1):
     """The matrix of −Δ on n points (or n²), zero at the boundary."""
     one = 2 * np.eye(n) - np.eye(n, k=1) - np.eye(n, k=-1)
     return one if dim == 1 else np.kron(one, np.eye(n)) + np.kron(np.eye(n), one)
+
+
+def grid(n=36):
+    """SciPy's grid of problems for iterative solvers, made anew: name → (kind, matrix).
+
+    n is a square number, so that all of them have one size.
+    """
+    rng = np.random.default_rng(7)
+    uniform = lambda: rng.uniform(size=(n, n))
+    one, two = poisson(n), poisson(int(n**0.5), 2)
+    eye = np.eye(n)
+    up, down = np.eye(n, k=1), np.eye(n, k=-1)
+    far = np.eye(n, k=6) + np.eye(n, k=-6)
+    square = lambda a: a.conj().T @ a + eye
+    a, c = uniform(), uniform() + 1j * uniform()
+    return {
+        "poisson 1d": ("definite", one),
+        "negative poisson 1d": ("negative", -one),
+        "poisson 2d": ("definite", two),
+        "negative poisson 2d": ("negative", -two),
+        "random diagonal": ("definite", np.diag(rng.uniform(0.2, 1, n))),
+        "random": ("general", uniform()),
+        "random symmetric": ("hermitian", a + a.T),
+        "random definite": ("definite", square(uniform())),
+        "random complex": ("general", c),
+        "random hermitian": ("hermitian", c + c.conj().T),
+        "random complex definite": ("definite", square(uniform() + 1j * uniform())),
+        "complex symmetric": ("general", c + c.T + 20 * eye),
+        "nonsymmetric definite": ("general", two + 2 * (up - down)),
+        "convection": ("general", 4 * eye - 1.5 * up - 0.5 * down - far),
+    }
 
 
 def singular(kind, n, rank, seed=0, dtype=REAL):
@@ -130,4 +177,4 @@ def blocks(a, n_p):
     return jax.tree.map(jnp.asarray, tree), structure
 
 
-DTYPES = [REAL, COMPLEX, np.float32]
+DTYPES = [REAL, COMPLEX, *([np.float32] if REAL is np.float64 else [])]

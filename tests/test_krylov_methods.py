@@ -77,7 +77,7 @@ def test_history(method):
 
 
 @each()
-@pytest.mark.parametrize("preconditioned", [False, True])
+@pytest.mark.parametrize("preconditioned", [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_products(method, preconditioned):
     """The products that an iteration costs are counted, and are no more than it needs."""
     n = 16

@@ -17,14 +17,15 @@ from .vectors import power_of_two, safe_norm, tree_divide, tree_zeros_like, whil
 class Lanczos(NamedTuple):
     """After j steps: A Z = V T, with Z = MV, VᴴZ = I and T tridiagonal (of order j + 1 by j).
 
-    `v` and `z` are the vectors that belong to the next step, `beta` is what leads to them; zero if
-    the space is invariant. M may be negative definite; then `sign` is −1, and Z = −MV.
+    `v` and `z` are the vectors that belong to the next step. M may be negative definite; then `sign`
+    is −1, and Z = −MV.
     """
 
     v_old: PyTree[Array]
     v: PyTree[Array]
     z: PyTree[Array]
-    beta: Array
+    beta: Array  # what they were divided by; zero if the space is invariant
+    off: Array  # the same, as an entry of T beside its diagonal, where the first is no part of T
     sign: Array
     indefinite: Array  # ⟨p, Mp⟩ of the wrong sign was met
 
@@ -36,23 +37,26 @@ def start_lanczos(system: System, r: PyTree[Array]) -> Lanczos:
     size = jnp.sqrt(jnp.abs(square))
     safe = jnp.where(size > 0, size, 1)
     v, z = tree_divide(p, safe), tree_divide(mp, sign * safe)
-    return Lanczos(tree_zeros_like(v), v, z, size * unit, sign, jnp.zeros((), bool))
+    beta = size * unit
+    none = jnp.zeros((), bool)
+    return Lanczos(tree_zeros_like(v), v, z, beta, jnp.zeros_like(beta), sign, none)
 
 
 def lanczos_step(system: System, c: Lanczos) -> tuple[Lanczos, Array]:
     """One product with A and one with M; also the new entry of the diagonal of T."""
-    p = tree_axpy(-c.beta, c.v_old, system.apply(c.z))
+    p = tree_axpy(-c.off, c.v_old, system.apply(c.z))
     alpha = tree_dot(c.z, p).real.astype(system.real_dtype)
     p, mp, square, unit = _weighed(system, tree_axpy(-alpha, c.v, p))
     square = c.sign * square
     size = jnp.sqrt(jnp.maximum(square, 0))
     # What is left may be rounding errors only: then the space is invariant.
-    none = size * unit <= 10 * system.eps * jnp.hypot(alpha, c.beta)
+    none = size * unit <= 10 * system.eps * jnp.hypot(alpha, c.off)
     keep, safe = jnp.where(none, 0, 1), jnp.where(size > 0, size, 1)
     v = tree_scale(keep, tree_divide(p, safe))
     z = tree_scale(keep, tree_divide(mp, c.sign * safe))
     indefinite = square < -system.eps * two_norm(p) * safe_norm(mp)
-    return Lanczos(c.v, v, z, jnp.where(none, 0, size * unit), c.sign, indefinite), alpha
+    beta = jnp.where(none, 0, size * unit)
+    return Lanczos(c.v, v, z, beta, beta, c.sign, indefinite), alpha
 
 
 def _weighed(system: System, p: PyTree[Array]) -> tuple[PyTree[Array], PyTree[Array], Array, Array]:

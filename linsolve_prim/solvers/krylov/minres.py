@@ -68,7 +68,7 @@ class MINRES(AbstractKrylovSolver):
             delta = c.cos * c.delta_bar + c.sin * alpha
             gamma_bar = c.sin * c.delta_bar - c.cos * alpha
             gamma = jnp.hypot(gamma_bar, beta)
-            top = jnp.maximum(c.top, jnp.hypot(jnp.hypot(c.lanczos.beta, alpha), beta))
+            top = jnp.maximum(c.top, jnp.hypot(jnp.hypot(c.lanczos.off, alpha), beta))
             overflow = ~jnp.isfinite(gamma + top)
             broken = lanczos.indefinite | (c.lanczos.beta == 0)
             singular = gamma <= system.eps * top

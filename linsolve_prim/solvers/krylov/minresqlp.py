@@ -233,7 +233,7 @@ def _step(system: System, c: _Step) -> _Step:
     lambda_bar = c.sin * c.gamma_bar - c.cos * alpha
     gamma_bar, epsilon = -c.cos * beta, c.sin * beta
     cos, sin, lambda_ = _reflection(lambda_bar, beta)
-    size = jnp.hypot(jnp.hypot(c.lanczos.beta, alpha), beta)
+    size = jnp.hypot(jnp.hypot(c.lanczos.off, alpha), beta)
     top = jnp.maximum(c.memory.top, size)
     rest = lambda_ > system.eps * top  # else A maps nothing to what is left of r
     zeta, phi_bar = jnp.where(rest, cos * c.phi_bar, 0), jnp.where(rest, sin, 1) * c.phi_bar

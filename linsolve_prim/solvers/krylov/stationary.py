@@ -11,7 +11,7 @@ from ..._norms import two_norm
 from ..._tree import tree_axpy, tree_dot, tree_scale, tree_size
 from ..._types import is_array
 from .base import AbstractKrylovSolver
-from .cycles import OVERFLOW, RUNNING, End, Method, Start, outcome_of
+from .cycles import OVERFLOW, RUNNING, SINGULAR, End, Method, Start, outcome_of
 from .lanczos import estimate_bounds
 from .probe import fixed_vector
 from .stopping import NormLike, Steps, Tolerance
@@ -88,11 +88,12 @@ class Chebyshev(AbstractKrylovSolver):
         adapts = given == [None, None]
         near = jnp.where(high + low > 0, low, high)
         far = jnp.where(high + low > 0, high, low)
-        far = jnp.where(far == 0, 1, far)
 
         def cycle(start: Start) -> End:
             near = start.memory
-            theta, ratio = (far + near) / 2, (far - near) / (far + near)
+            theta = (far + near) / 2
+            theta = jnp.where(theta == 0, 1, theta)
+            ratio = (far - near) / 2 / theta
 
             def step(c: _Step) -> _Step:
                 z = system.precondition(c.r)
@@ -108,7 +109,7 @@ class Chebyshev(AbstractKrylovSolver):
             if adapts:
                 length = jnp.minimum(6 / rate, 1e9).astype(jnp.int32)
                 budget = jnp.minimum(budget, jnp.maximum(length, _SHORTEST))
-            first = _first(start)
+            first = _first(start, far == 0)
             ran = system.run(
                 step, first, start, start.target, budget=budget, correction=_correction
             )
@@ -117,7 +118,8 @@ class Chebyshev(AbstractKrylovSolver):
                 near = _nearer(near, far, rate, c, start.norm)
             return ran.end(c.d, memory=near)
 
-        far_enough = jnp.where(near / far > 10 * system.eps, near, 10 * system.eps * far)
+        share = near / jnp.where(far == 0, 1, far)
+        far_enough = jnp.where(share > 10 * system.eps, near, 10 * system.eps * far)
         memory = far_enough if adapts else near
         return Method(cycle, memory=memory, patience=_PATIENCE, before=(cost, 0))
 
@@ -161,15 +163,16 @@ class Richardson(AbstractKrylovSolver):
     def method(self, system: System) -> Method:
         if self.omega is None:
             top = _largest(system)
-            omega = 1 / jnp.where(top == 0, 1, top)
+            is_zero, omega = top == 0, 1 / jnp.where(top == 0, 1, top)
         else:
-            omega = jnp.asarray(self.omega, system.real_dtype)
+            is_zero, omega = jnp.array(False), jnp.asarray(self.omega, system.real_dtype)
 
         def step(c: _Step) -> _Step:
             return _moved(system, c, tree_scale(omega, system.precondition(c.r)), c.rho)
 
         def cycle(start: Start) -> End:
-            ran = system.run(step, _first(start), start, start.target, correction=_correction)
+            first = _first(start, is_zero)
+            ran = system.run(step, first, start, start.target, correction=_correction)
             return ran.end(ran.carry.d)
 
         return Method(cycle, before=(_POWER if self.omega is None else 0, 0))
@@ -191,10 +194,11 @@ def _moved(system: System, c: _Step, p: PyTree[Array], rho: Array) -> _Step:
     )
 
 
-def _first(start: Start) -> _Step:
+def _first(start: Start, is_zero: Array) -> _Step:
+    """Before the first step, which `is_zero` says that there is none: A was found to be zero."""
     zeros, zero = tree_zeros_like(start.residual), jnp.zeros((), jnp.int32)
-    rho = jnp.zeros_like(start.norm)
-    return _Step(zeros, start.residual, zeros, rho, start.norm, zero, zero)
+    rho, outcome = jnp.zeros_like(start.norm), outcome_of((SINGULAR, is_zero))
+    return _Step(zeros, start.residual, zeros, rho, start.norm, zero, outcome)
 
 
 def _correction(c: _Step) -> PyTree[Array]:

@@ -67,12 +67,12 @@ class SYMMLQ(AbstractKrylovSolver):
 
             def step(c: _Step) -> _Step:
                 lanczos, alpha = lanczos_step(system, c.lanczos)
-                off, off_next = c.lanczos.beta, lanczos.beta
+                off, off_next = c.lanczos.off, lanczos.off
                 first = c.steps == 0
                 gamma = jnp.where(first, 1, jnp.hypot(c.gamma_bar, off))
                 top = jnp.maximum(c.top, jnp.hypot(jnp.hypot(off, alpha), off_next))
                 overflow = ~jnp.isfinite(gamma + top)
-                broken = lanczos.indefinite | (off == 0)
+                broken = lanczos.indefinite | (c.lanczos.beta == 0)
                 singular = ~first & (gamma <= system.eps * top)
                 ok = ~(overflow | broken | singular)
                 safe = jnp.where(ok, gamma, 1)
