@@ -79,7 +79,7 @@ def test_jax_internals_stand_where_primitives_are(path):
     assert "jax._src" not in text
     assert "equinox.internal" not in text
     assert "import lineax" not in text
-    primitives = "sparse/products.py", "sparse/packed.py", "host/primitives.py"
+    primitives = "sparse/products.py", "sparse/packed.py", "host/primitives.py", "host/direct.py"
     if _part(path) != "primitive" and str(path.relative_to(PACKAGE)) not in primitives:
         assert "jax.interpreters" not in text
 

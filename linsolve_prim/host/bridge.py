@@ -1,6 +1,6 @@
 """All calls from compiled programs to the host go through here, by one of two transports.
 
-- `"callback"`: `jax.pure_callback`, which works everywhere and is the default.
+- `"callback"`: Python callbacks, which work everywhere and are the default (`direct.py`).
 - `"buffer"`: `jax.experimental.buffer_callback`, on CPU: no copies, and a tenth of the overhead for
   small systems. Its arrays are views that die when the callback returns.
 
@@ -20,6 +20,7 @@ import jax
 import numpy as np
 
 from . import bits
+from .direct import host_call
 
 TRANSPORTS = ("callback", "buffer")
 
@@ -59,17 +60,16 @@ def call_host(
     if _transport.value == "buffer" and jax.default_backend() == "cpu":
         return _by_buffer(fn, out, *args)
     if _other_threads_have_x64():
-        as_numpy = lambda *args: tuple(fn(*(np.asarray(x) for x in args)))
-        return list(jax.pure_callback(as_numpy, tuple(out), *args))
+        return host_call(fn, out, *args)
     # JAX hands arrays over, there and back, as arrays of the thread that runs the callback. Where
     # `jax.enable_x64` holds in this thread only, that would round them: so they go as their bits.
     dtypes = [x.dtype for x in args]
 
-    def on_bits(*args: Any) -> tuple[np.ndarray, ...]:
-        arrays = [bits.of_words(np.asarray(x), d) for x, d in zip(args, dtypes)]
+    def on_bits(*args: np.ndarray) -> tuple[np.ndarray, ...]:
+        arrays = [bits.of_words(x, d) for x, d in zip(args, dtypes)]
         return tuple(bits.words(x) for x in fn(*arrays))
 
-    sent = jax.pure_callback(on_bits, tuple(map(bits.words_like, out)), *map(bits.to_words, args))
+    sent = host_call(on_bits, list(map(bits.words_like, out)), *map(bits.to_words, args))
     return [bits.from_words(x, like) for x, like in zip(sent, out)]
 
 

@@ -25,6 +25,7 @@ from ..errors import (
     SingularMatrixError,
     remember,
 )
+from ..host.direct import host_call
 from ..results import RESULTS, SUCCESSFUL, Solution, result_of_code
 from .judge import Verdict
 
@@ -184,9 +185,9 @@ def raise_inside(
         codes = np.array(verdict.claim)
         for lane in map(tuple, np.argwhere(failed).tolist()):
             codes[lane] = true_code(int(codes[lane]), leaves, arrays, lane)
-        stats = {k: np.asarray(v) for k, v in verdict._asdict().items() if v is not None}
+        stats = {k: np.array(v) for k, v in verdict._asdict().items() if v is not None}
         error = _exception(int(codes[failed].ravel()[0]), failed, stats, what)
-        estimate = jax.tree.unflatten(treedef, [np.asarray(leaf) for leaf in leaves])
+        estimate = jax.tree.unflatten(treedef, [np.array(leaf) for leaf in leaves])
         told = {k: v for k, v in stats.items() if k in ("num_steps", "relative_residual")}
         error.solution = Solution(estimate, result_of_code(codes), told, None)
         remember(error)
@@ -194,7 +195,8 @@ def raise_inside(
 
     def fail_with(leaves: Any) -> Any:
         structs = [jax.ShapeDtypeStruct(x.shape, x.dtype) for x in leaves]
-        out = jax.pure_callback(fail, structs, told, arrays, leaves)
+        given, form = jax.tree.flatten((told, arrays, leaves))
+        out = host_call(lambda *x: fail(*jax.tree.unflatten(form, x)), structs, *given)
         return vary_like(out, axes)
 
     leaves = vary_like(leaves, axes)

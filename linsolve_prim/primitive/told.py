@@ -15,6 +15,7 @@ from .._recording import recording, tell
 from .._static import split
 from .._varying import vary_like, varying_axes
 from ..errors import LinearSolveError
+from ..host.direct import host_call
 from ..results import RESULTS, Solution
 from .failure import Failure
 from .run import unwrap_stats
@@ -67,11 +68,11 @@ def tell_when_run(value: Any, result: RESULTS, stats: dict[str, Any], what: Fail
     arrays, skeleton = split((result, stats, value if keeps_value else None))
 
     def called(*arrays: Any) -> Any:
-        result, stats, value = skeleton.fill([np.asarray(x) for x in arrays])
+        result, stats, value = skeleton.fill([np.array(x) for x in arrays])
         tell(Record(what.name, what.kind, what.solver, result, unwrap_stats(stats), value))
-        return np.zeros((), np.int32)
+        return [np.zeros((), np.int32)]
 
-    told = jax.pure_callback(called, jax.ShapeDtypeStruct((), jnp.int32), *arrays)
+    (told,) = host_call(called, [jax.ShapeDtypeStruct((), jnp.int32)], *arrays)
     told = vary_like(told, varying_axes(arrays))
     tie = lambda x: jnp.where(told == 0, x, jnp.zeros_like(x))
     return jax.tree.map(tie, (value, result, stats))
