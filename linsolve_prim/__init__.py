@@ -204,6 +204,9 @@ from .solvers import (
     FGMRES as FGMRES,
 )
 from .solvers import (
+    GCROT as GCROT,
+)
+from .solvers import (
     GMRES as GMRES,
 )
 from .solvers import (
@@ -211,6 +214,9 @@ from .solvers import (
 )
 from .solvers import (
     KLU as KLU,
+)
+from .solvers import (
+    LGMRES as LGMRES,
 )
 from .solvers import (
     LSMR as LSMR,
@@ -289,6 +295,9 @@ from .solvers import (
 )
 from .solvers import (
     PyAMG as PyAMG,
+)
+from .solvers import (
+    RecycledSpace as RecycledSpace,
 )
 from .solvers import (
     Richardson as Richardson,

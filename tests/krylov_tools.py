@@ -86,7 +86,7 @@ class Log:
     def __init__(self):
         self.matvecs = self.rmatvecs = 0
 
-    def add(self, transposed):
+    def add(self, transposed, _):
         if transposed:
             self.rmatvecs += 1
         else:
@@ -102,7 +102,8 @@ class Counting(AbstractLinearOperator):
     tags: frozenset = eqx.field(static=True, default=frozenset())
 
     def mv(self, x):
-        jax.debug.callback(functools.partial(self.log.add, self.transposed))
+        # (with an argument, so that each lane of a `vmap` calls)
+        jax.debug.callback(functools.partial(self.log.add, self.transposed), x[0])
         return self.matrix @ x
 
     def transpose(self):

@@ -1,5 +1,7 @@
 """FGMRES and its relatives: against SciPy, their products, their derivatives, honesty."""
 
+import dataclasses
+
 import hypothesis as hp
 import hypothesis.strategies as st
 import jax
@@ -32,6 +34,8 @@ INNER = lp.GMRES(rtol=0.1, max_steps=4)
 FAMILY = {
     "FGMRES": lp.FGMRES(),
     "FGMRES(inner)": lp.FGMRES(preconditioner=INNER),
+    "GCROT": lp.GCROT(m=8, k=4),
+    "LGMRES": lp.LGMRES(restart=8, outer=2),
 }
 each = pytest.mark.parametrize("solver", FAMILY.values(), ids=FAMILY)
 
@@ -127,6 +131,7 @@ def test_honesty(solver, seed, decades, rank, scale):
     b = (scale * normal(6, seed=seed + 2)).astype(np.float32)
     x, result, stats = run(solver, a, b)
     assert np.isfinite(x).all()
+    x = np.asarray(x, np.float64)
     noise = 1e-6 * (np.linalg.norm(a, 2) * np.linalg.norm(x) / np.linalg.norm(b) + 1)
     assert abs(float(stats["relative_residual"]) - relative(a, x, b)) <= noise
     if succeeded(result):
@@ -151,10 +156,9 @@ def test_lanes(solver):
 
 
 @each
-@pytest.mark.parametrize("dtype", [REAL, COMPLEX])
-def test_gradients(solver, dtype):
+def test_gradients(solver):
     """Gradients by A and b, against dense linear algebra."""
-    a, b = jnp.asarray(general(8, dtype)), jnp.asarray(normal(8, dtype, 1))
+    a, b = jnp.asarray(general(8, COMPLEX)), jnp.asarray(normal(8, COMPLEX, 1))
     mine = lambda a, b: lp.linear_solve(lp.MatrixLinearOperator(a), b, solver).value
     assert_gradients(mine, jnp.linalg.solve, a, b, 1e-8 if X64 else 1e-3)
 
@@ -235,8 +239,138 @@ def test_fgmres_with_an_inner_solver_that_fails(bad):
     np.testing.assert_allclose(ct, np.linalg.solve(a.T, b), atol=1e-3 if not X64 else 1e-8)
 
 
-def test_fgmres_refuses_the_left():
-    with pytest.raises(ValueError, match=r"FGMRES.*right.*Leave it out, or use `GMRES`"):
-        lp.FGMRES(side="left")
+def test_the_left_is_refused():
+    for make in (lp.FGMRES, lp.GCROT, lp.LGMRES):
+        what = rf"{make.__name__}.*right.*Leave it out, or use `GMRES`"
+        with pytest.raises(ValueError, match=what):
+            make(side="left")
     with pytest.raises(ValueError, match=r"preconditioner: .*the solver LU\(\).*`FGMRES`"):
         lp.GMRES(preconditioner=lp.LU())
+
+
+# ---- GCROT and LGMRES ----------------------------------------------------------------------------
+
+
+def _scipys(f, a, b, **settings):
+    """The products that SciPy's method takes."""
+    log = []
+
+    def product(x):
+        log.append(None)
+        return a @ x
+
+    operator = spla.LinearOperator(a.shape, matvec=product, dtype=a.dtype)
+    assert f(operator, b, rtol=1e-5, atol=0, maxiter=1000, **settings)[1] == 0
+    return len(log)
+
+
+@pytest.mark.skipif(not X64, reason="in float32 rounding errors decide after many steps")
+@pytest.mark.parametrize("speed", [0.2, 0.6])
+def test_iterations_as_scipy(speed):
+    """S0-12: GCROT(m, k) and LGMRES take SciPy's number of steps, within 10 % and 2."""
+    n = 120
+    a, b = convection(n, speed), normal(n)
+    cases = [
+        (lp.GCROT(m=8, k=6), spla.gcrotmk, {"m": 8, "k": 6}),
+        (lp.GCROT(m=5, k=10), spla.gcrotmk, {"m": 5, "k": 10}),
+        (lp.LGMRES(restart=8, outer=3), spla.lgmres,
+         {"inner_m": 8, "outer_k": 3, "store_outer_Av": False}),
+    ]  # fmt: skip
+    for solver, scipys, settings in cases:
+        _, result, stats = run(dataclasses.replace(solver, rtol=1e-5, max_steps=3000), a, b)
+        assert succeeded(result)
+        want = _scipys(scipys, a, b, **settings)
+        steps = int(stats["num_steps"])
+        if isinstance(solver, lp.LGMRES):  # SciPy counts those for true residuals too
+            steps = int(stats["matvecs"])
+        assert abs(steps - want) <= 0.1 * want + 2
+
+
+def _systems(n=60, count=4):
+    """A sequence of slowly changing systems."""
+    shifts = 1e-3 * np.arange(count)[:, None, None] * np.diag(np.linspace(0, 1, n))
+    a = convection(n, 0.2) + 0.02 * np.eye(n) + shifts
+    return jnp.asarray(a, REAL), jnp.asarray(normal((count, n)))
+
+
+def test_recycling_in_a_scan():
+    """The space as the carry of `lax.scan`: later solves take clearly fewer steps, and are right."""
+    mats, bs = _systems()
+    solver = lp.GCROT(m=12, k=8, max_steps=2000)
+
+    def solves(mats, bs):
+        def step(space, system):
+            a, b = system
+            operator = lp.MatrixLinearOperator(a)
+            solution = lp.linear_solve(operator, b, solver, options={"recycle": space})
+            fresh = lp.linear_solve(operator, b, solver).stats["num_steps"]
+            return solution.stats["recycle"], (
+                solution.value, solution.stats["num_steps"], fresh, solution.stats["recycle"].count
+            )  # fmt: skip
+
+        return jax.lax.scan(step, solver.empty_space(bs[0]), (mats, bs))[1]
+
+    xs, steps, fresh, filled = map(np.asarray, quick_jit(solves)(mats, bs))
+    for a, x, b in zip(mats, xs, bs):
+        assert relative(a, x, b) <= 1.01 * default_rtol(REAL)
+    assert int(steps[0]) == int(fresh[0])
+    assert (steps[1:] <= 0.8 * fresh[1:]).all()
+    assert (filled[1:] == 8).all()
+    mine = lambda a, b: solves(a, b)[0]
+    dense = lambda a, b: jnp.linalg.solve(a, b[..., None])[..., 0]
+    assert_gradients(mine, dense, mats[:3], bs[:3], 1e-5 if X64 else 0.1)
+
+
+def test_recycled_vectors_of_another_matrix():
+    """Whatever the space holds, dependent vectors and NaN too, the result is right."""
+    n = 40
+    a, b = general(n), normal(n)
+    solver = lp.GCROT(m=8, k=4)
+    u = normal((4, n), seed=3)
+    spaces = {
+        "random": u,
+        "dependent": np.stack([u[0], u[0], 2 * u[0], u[1]]),
+        "zero": 0 * u,
+        "nan": np.where(np.arange(4)[:, None] == 2, np.nan, u),
+        "large": u * np.geomspace(1e-20, 1e20, 4)[:, None].astype(REAL),
+    }
+    for vectors in spaces.values():
+        space = lp.RecycledSpace(jnp.asarray(vectors), jnp.asarray(4, jnp.int32))
+        x, result, stats = run(solver, a, b, {"recycle": space})
+        assert succeeded(result)
+        assert relative(a, x, b) <= 1.01 * default_rtol(REAL)
+        assert np.isfinite(stats["recycle"].vectors).all()
+    result, stats, log = counts(solver, a, b, {"recycle": space})
+    assert log.matvecs == int(stats["matvecs"])
+    again = run(solver, a, b, {"recycle": stats["recycle"]})[2]  # x itself is in the space
+    assert int(again["num_steps"]) == 0
+
+
+def test_recycling_of_turned_states():
+    """Conjugated states and batches, with a space; a transposed one goes without."""
+    a, b = general(9, COMPLEX), normal(9, COMPLEX, 1)
+    solver = lp.GCROT(m=4, k=3, rtol=1e-9 if X64 else 1e-4)
+    operator = lp.MatrixLinearOperator(jnp.asarray(a))
+    space = run(solver, a, b, {"recycle": solver.empty_space(b)})[2]["recycle"]
+    options = {"recycle": space}
+    state = solver.init(operator, options)
+    turned, rest = solver.conj(state, options)
+    x, result, stats = run(solver, operator, a.conj() @ b, rest, turned)
+    assert succeeded(result)
+    np.testing.assert_allclose(x, b, atol=1e-6 if X64 else 1e-2)
+    assert "recycle" not in solver.transpose(state, options)[1]
+    spaces = jax.tree.map(lambda v: jnp.stack([v, 0 * v]), space)
+    f = lambda space: solver.compute(state, jnp.asarray(b), {"recycle": space})
+    _, results, stats = quick_jit(jax.vmap(f))(spaces)
+    assert (results == RESULTS.successful).all()
+    assert int(stats["num_steps"][0]) == 0 < int(stats["num_steps"][1])
+
+
+def test_bad_spaces():
+    operator = lp.MatrixLinearOperator(jnp.eye(4, dtype=REAL))
+    other = lp.GCROT(m=2).empty_space(jnp.zeros(3, REAL))
+    for bad in (other, jnp.zeros((4, 4), REAL)):
+        with pytest.raises(lp.StructureError, match=r"options\['recycle'\]: must be .*empty_space"):
+            lp.linear_solve(operator, jnp.ones(4, REAL), lp.GCROT(), options={"recycle": bad})
+    with pytest.raises(ValueError, match="k: must be an integer from 1"):
+        lp.GCROT(k=0)

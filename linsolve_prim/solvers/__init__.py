@@ -20,8 +20,10 @@ from .krylov import CGS as CGS
 from .krylov import CRAIG as CRAIG
 from .krylov import FCG as FCG
 from .krylov import FGMRES as FGMRES
+from .krylov import GCROT as GCROT
 from .krylov import GMRES as GMRES
 from .krylov import IDR as IDR
+from .krylov import LGMRES as LGMRES
 from .krylov import LSMR as LSMR
 from .krylov import LSQR as LSQR
 from .krylov import MINRES as MINRES
@@ -35,6 +37,7 @@ from .krylov import CGAdaptive as CGAdaptive
 from .krylov import Chebyshev as Chebyshev
 from .krylov import IterativeRefinement as IterativeRefinement
 from .krylov import NullSpace as NullSpace
+from .krylov import RecycledSpace as RecycledSpace
 from .krylov import Richardson as Richardson
 from .lu import LU as LU
 from .normal import Normal as Normal

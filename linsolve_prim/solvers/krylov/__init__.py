@@ -16,8 +16,11 @@ from .craig import CRAIG as CRAIG
 from .fcg import FCG as FCG
 from .fcg import CGAdaptive as CGAdaptive
 from .fgmres import FGMRES as FGMRES
+from .gcrot import GCROT as GCROT
+from .gcrot import RecycledSpace as RecycledSpace
 from .gmres import GMRES as GMRES
 from .idr import IDR as IDR
+from .lgmres import LGMRES as LGMRES
 from .lsmr import LSMR as LSMR
 from .lsqr import LSQR as LSQR
 from .minres import MINRES as MINRES

@@ -157,6 +157,17 @@ def row(basis: PyTree[Array], j: Array) -> PyTree[Array]:
     return jax.tree.map(lambda leaf: jax.lax.dynamic_index_in_dim(leaf, j, keepdims=False), basis)
 
 
+def put_last(vectors: PyTree[Array], count: Array, new: PyTree[Array]) -> PyTree[Array]:
+    """A vector added behind the others; if there is no room, the first one goes."""
+
+    def one(rows: Array, new_row: Array) -> Array:
+        size = rows.shape[0]
+        rows = jnp.where(count >= size, jnp.roll(rows, -1, axis=0), rows)
+        return rows.at[jnp.minimum(count, size - 1)].set(new_row.astype(rows.dtype))
+
+    return jax.tree.map(one, vectors, new)
+
+
 def project(basis: PyTree[Array], w: PyTree[Array]) -> Array:
     """Vᴴw."""
     dtype = tree_dtype(w)

@@ -154,6 +154,7 @@ class AbstractKrylovSolver(AbstractLinearSolver[KrylovState]):
         system = System(
             operator, preconditioner, projection, problem, self.norm, self.side, max_steps, axes
         )
+        system.options = options
         if self.progress:
             system.watch = shown(type(self).__name__, every(self.progress), problem)
         method = self.method(system)

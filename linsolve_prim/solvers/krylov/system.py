@@ -11,7 +11,7 @@ from jaxtyping import Array, PyTree
 
 from ..._norms import two_norm
 from ..._tree import tree_add, tree_dtype, tree_sub
-from ..._types import Norm
+from ..._types import Norm, Options
 from ...operators import AbstractLinearOperator, conj
 from .cycles import OVERFLOW, RUNNING, End, Start, close
 from .history import record
@@ -62,6 +62,7 @@ class System:
         self.norm = norm
         self.max_steps = max_steps
         self.axes = axes
+        self.options: Options = {}  # a method's own
         self.watch: Callable[[Array, Array], Array] | None = None  # sees steps and norms
         self.on_left = preconditioner is not None and side == "left"
         self.on_right = preconditioner is not None and side == "right"
