@@ -110,7 +110,12 @@ def iterations(seconds: float, quick: bool) -> str:
             title = f"{dims}-D {m}, {np.dtype(dtype).name}"
             rows.append([title, f"{base:.0f}", f"{size / 1e6:.1f}"])
             rows[-1] += [f"{t / base:.2f}" for t in times.values()]
-    header = ["CG, one iteration", "jax.scipy, µs", "MB streamed at least", *(f"{k}, ×" for k in times)]
+    header = [
+        "CG, one iteration",
+        "jax.scipy, µs",
+        "MB streamed at least",
+        *(f"{k}, ×" for k in times),
+    ]
     return markdown("Krylov iterations", header, rows)
 
 
@@ -122,12 +127,14 @@ def compilation(repeats: int = 5) -> str:
         "jax.scipy.sparse.linalg.cg": lambda c, b: jspla.cg(
             lambda x: stencil(x) + c * x, b, tol=1e-8
         )[0],
-        "ours, throw=False": lambda c, b: lp.linear_solve(
-            _operator(lambda x: stencil(x) + c * x, b), b, solver, throw=False
-        ).value,
-        "ours": lambda c, b: lp.linear_solve(
-            _operator(lambda x: stencil(x) + c * x, b), b, solver
-        ).value,
+        "ours, throw=False": lambda c, b: (
+            lp.linear_solve(
+                _operator(lambda x: stencil(x) + c * x, b), b, solver, throw=False
+            ).value
+        ),
+        "ours": lambda c, b: (
+            lp.linear_solve(_operator(lambda x: stencil(x) + c * x, b), b, solver).value
+        ),
     }
     rows = []
     samples: dict[str, list[tuple[float, float]]] = {name: [] for name in contestants}

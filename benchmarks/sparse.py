@@ -1,5 +1,6 @@
 """Sparse direct solves: host libraries through JAX beside the same libraries from plain Python."""
 
+import itertools
 import sys
 import time
 import warnings
@@ -57,6 +58,8 @@ def problems(quick: bool) -> dict[str, tuple[sp.csr_matrix, bool]]:
 #: What is done with each matrix, and for how many sets of values.
 BATCH, STEPS = 16, 20
 TASKS = {"forward": 1, "gradient": 1, "many": 1, "batch": BATCH, "newton": STEPS}
+
+_FRESH = itertools.count(1)
 
 Run = Callable[[np.ndarray], Any]  # new values -> something to wait for
 
@@ -172,11 +175,12 @@ def _time(runs: dict[str, Run], values: np.ndarray, seconds: float) -> dict[str,
     samples: dict[str, list[float]] = {name: [] for name in runs}
     for run in runs.values():
         run(values)
-    start, i = time.perf_counter(), 0
-    while i < 3 or time.perf_counter() - start < seconds:
-        i += 1
+    start, rounds = time.perf_counter(), 0
+    while rounds < 3 or time.perf_counter() - start < seconds:
+        rounds += 1
+        scale = 1 + 1e-5 * next(_FRESH)  # never the same twice: some peers keep all factors
         for name, run in runs.items():
-            fresh = values * (1 + 1e-3 * i)
+            fresh = values * scale
             lp.host.registry.clear_factors()
             began = time.perf_counter()
             run(fresh)
