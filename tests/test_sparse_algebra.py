@@ -125,11 +125,70 @@ def test_with_diagonal_operators():
         (a - eye, dense(a) - np.eye(5)),
         (a @ d, dense(a) * np.arange(1.0, 6.0)),
         (a @ eye, dense(a)),
+        (d + a, dense(a) + np.diag(np.arange(1.0, 6.0))),
+        (d - a, np.diag(np.arange(1.0, 6.0)) - dense(a)),
+        (d @ a, np.arange(1.0, 6.0)[:, None] * dense(a)),
+        (eye @ a, dense(a)),
+        (2.0 * eye - a, 2 * np.eye(5) - dense(a)),
+        (a + eye / 4, dense(a) + np.eye(5) / 4),
+        (a @ (-eye), -dense(a)),
+        ((d @ d + eye) + a, np.diag(np.arange(1.0, 6.0) ** 2 + 1) + dense(a)),
+        (lp.TaggedLinearOperator(eye, lp.symmetric_tag) + a, np.eye(5) + dense(a)),
         (lp.block_diag(a, d), scipy.linalg.block_diag(dense(a), np.diag(np.arange(1.0, 6.0)))),
     ):
         assert isinstance(result, SparseLinearOperator)
         np.testing.assert_allclose(dense(result), want, atol=10 * TOL)
     assert (a @ d).pattern is a.pattern
+
+
+@pytest.mark.parametrize("dtype", [REAL, COMPLEX], ids=str)
+def test_gradients_with_a_diagonal_on_the_left(dtype):
+    """S3-04: by the diagonal, by a scalar before the identity, and by the values; on the pattern."""
+    a = operator(5, 5, dtype)
+    rows, columns = a.pattern.rows, a.pattern.indices
+    w = jnp.asarray(RNG.normal(size=(5, 5)), REAL)
+
+    def ours(values, d, s):
+        A, D = SparseLinearOperator(values, a.pattern), lp.DiagonalLinearOperator(d)
+        eye = lp.IdentityLinearOperator(A.in_structure())
+        out = (D + A) @ (s * eye - A) + D @ A
+        assert isinstance(out, SparseLinearOperator)
+        return jnp.sum(w * jnp.abs(out.as_matrix()) ** 2)
+
+    def reference(values, d, s):
+        A, D = jnp.zeros((5, 5), dtype).at[rows, columns].set(values), jnp.diag(d)
+        out = (D + A) @ (s * jnp.eye(5, dtype=dtype) - A) + D @ A
+        return jnp.sum(w * jnp.abs(out) ** 2)
+
+    args = a.values, jnp.arange(1, 6, dtype=dtype), jnp.asarray(0.7, dtype)
+    for x, y in zip(*(jax.jit(jax.grad(f, (0, 1, 2)))(*args) for f in (ours, reference))):
+        np.testing.assert_allclose(x, y, rtol=1e3 * TOL, atol=1e3 * TOL)
+
+
+def test_what_is_no_diagonal_on_vectors_stays_lazy():
+    """A rectangular identity; a function, of which it would take products to know the diagonal."""
+    a = operator(4, 4)
+    shape = lambda n: jax.ShapeDtypeStruct((n,), REAL)
+    cut = lp.IdentityLinearOperator(shape(4), shape(3))
+    assert isinstance(cut @ a, lp.ComposedLinearOperator)
+    np.testing.assert_allclose((cut @ a).as_matrix(), dense(a)[:3], atol=TOL)
+    function = lp.FunctionLinearOperator(lambda x: 2 * x, shape(4), lp.diagonal_tag)
+    assert isinstance(function + a, lp.AddLinearOperator)
+    with pytest.raises(StructureError, match="must have equal input structures"):
+        _ = lp.IdentityLinearOperator(shape(5)) + a
+    with pytest.raises(StructureError, match="must have equal inner structures"):
+        _ = lp.IdentityLinearOperator(shape(5)) @ a
+
+
+def test_promises_with_a_diagonal_on_the_left():
+    """S2-08: a positive multiple of the identity before a definite matrix keeps it definite."""
+    base = operator(4, 4)
+    gram = base.T @ base
+    psd = SparseLinearOperator(gram.values, gram.pattern, lp.positive_semidefinite_tag)
+    eye = lp.IdentityLinearOperator(psd.in_structure())
+    assert lp.is_positive_semidefinite(2.0 * eye + psd)
+    assert not lp.is_positive_semidefinite(eye - psd)
+    assert lp.is_lower_triangular(eye + lp.tril(base))
 
 
 def test_with_other_operators():

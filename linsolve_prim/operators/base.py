@@ -15,7 +15,16 @@ from ..errors import StructureError
 from .functions import is_negative_semidefinite, is_positive_semidefinite, is_symmetric
 
 _PLAIN_METHODS = frozenset(
-    ("in_structure", "out_structure", "in_size", "out_size", "as_matrix", "transpose")
+    (
+        "in_structure",
+        "out_structure",
+        "in_size",
+        "out_size",
+        "as_matrix",
+        "transpose",
+        "_added_to",
+        "_composed_after",
+    )
 )
 
 
@@ -105,17 +114,24 @@ class AbstractLinearOperator(eqx.Module):
         """The same as `transpose()`."""
         return self.transpose()
 
-    # The algebra's classes build on this one, hence the imports inside.
+    # The algebra's classes build on this one, hence the imports inside. The operand on the right is
+    # asked what becomes of the two: one that is sparse knows more than its left neighbour.
+
+    def _added_to(self, left: AbstractLinearOperator) -> AbstractLinearOperator:
+        from .algebra import AddLinearOperator
+
+        return AddLinearOperator(left, self)
+
+    def _composed_after(self, left: AbstractLinearOperator) -> AbstractLinearOperator:
+        from .algebra import ComposedLinearOperator
+
+        return ComposedLinearOperator(left, self)
 
     def __add__(self, other: Any) -> AbstractLinearOperator:
-        from .algebra import AddLinearOperator
-
-        return AddLinearOperator(self, _operand(other, "+"))
+        return _operand(other, "+")._added_to(self)
 
     def __sub__(self, other: Any) -> AbstractLinearOperator:
-        from .algebra import AddLinearOperator
-
-        return AddLinearOperator(self, -_operand(other, "-"))
+        return (-_operand(other, "-"))._added_to(self)
 
     def __mul__(self, other: Any) -> AbstractLinearOperator:
         from .algebra import MulLinearOperator
@@ -136,10 +152,8 @@ class AbstractLinearOperator(eqx.Module):
         return NegLinearOperator(self)
 
     def __matmul__(self, other: Any) -> Any:
-        from .algebra import ComposedLinearOperator
-
         if isinstance(other, AbstractLinearOperator):
-            return ComposedLinearOperator(self, other)
+            return other._composed_after(self)
         leaves = jax.tree.leaves(other)
         if leaves and structure_equal(other, self.in_structure()):
             return self.mv(other)

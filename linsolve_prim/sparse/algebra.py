@@ -15,9 +15,13 @@ from .._types import structure_equal
 from ..errors import StructureError, WrongTypeError
 from ..operators import (
     AbstractLinearOperator,
+    AddLinearOperator,
     ComposedLinearOperator,
     DiagonalLinearOperator,
+    DivLinearOperator,
     IdentityLinearOperator,
+    MulLinearOperator,
+    NegLinearOperator,
     TaggedLinearOperator,
     conj,
     negative_semidefinite_tag,
@@ -33,15 +37,25 @@ from . import plans
 from .operator import SparseLinearOperator
 from .values import pick
 
+_OF_ONE = NegLinearOperator | MulLinearOperator | DivLinearOperator | TaggedLinearOperator
 #: What a principal part keeps, whichever rows and columns it has.
 _OF_PRINCIPAL_PARTS = {symmetric_tag, positive_semidefinite_tag, negative_semidefinite_tag}
 
 
+def _holds_a_diagonal(operator: Any) -> bool:
+    """A diagonal operator or an identity, or what is made of such by tags, `+`, `@`, `-`, `*`, `/`."""
+    if isinstance(operator, AddLinearOperator | ComposedLinearOperator):
+        return _holds_a_diagonal(operator.operator1) and _holds_a_diagonal(operator.operator2)
+    if isinstance(operator, _OF_ONE):
+        return _holds_a_diagonal(operator.operator)
+    return isinstance(operator, DiagonalLinearOperator | IdentityLinearOperator)
+
+
 def as_sparse(operator: Any) -> SparseLinearOperator | None:
-    """A sparse operator as it is; a diagonal one or an identity on vectors as one; or None."""
+    """A sparse operator as it is; a diagonal one or a multiple of the identity as one; or None."""
     if isinstance(operator, SparseLinearOperator):
         return operator
-    if not isinstance(operator, DiagonalLinearOperator | IdentityLinearOperator):
+    if not _holds_a_diagonal(operator):
         return None
     structure = operator.in_structure()
     if not is_vector(structure) or not structure_equal(structure, operator.out_structure()):
@@ -63,7 +77,7 @@ def add(
 
 
 def compose(
-    one: SparseLinearOperator, two: SparseLinearOperator, lazy: ComposedLinearOperator
+    one: SparseLinearOperator, two: SparseLinearOperator, lazy: AbstractLinearOperator
 ) -> SparseLinearOperator:
     """AB. Entries that cancel stay, as zeros; a diagonal factor scales rows or columns."""
     a, b = one.values, two.values

@@ -199,25 +199,28 @@ class SparseLinearOperator(AbstractLinearOperator):
     def out_size(self) -> int:
         return self.pattern.shape[0]
 
-    # ---- Algebra: what the base class makes lazily, made at once where both sides are sparse -------
+    # ---- Algebra: sparse where both sides are, or one is and the other is diagonal -----------------
 
     def __add__(self, other: Any) -> AbstractLinearOperator:
-        from . import algebra  # builds on this class, here and below
-
-        lazy, second = super().__add__(other), algebra.as_sparse(other)
-        return lazy if second is None else algebra.add(self, second, lazy)
+        return super().__add__(_sparse_or_as_it_is(other))
 
     def __sub__(self, other: Any) -> AbstractLinearOperator:
-        from . import algebra
-
-        second = algebra.as_sparse(other)
-        return super().__sub__(other) if second is None else self + (-second)
+        return super().__sub__(_sparse_or_as_it_is(other))
 
     def __matmul__(self, other: Any) -> Any:
+        return super().__matmul__(_sparse_or_as_it_is(other))
+
+    def _added_to(self, left: AbstractLinearOperator) -> AbstractLinearOperator:
+        from . import algebra  # builds on this class, here and below
+
+        lazy, first = super()._added_to(left), algebra.as_sparse(left)
+        return lazy if first is None else algebra.add(first, self, lazy)
+
+    def _composed_after(self, left: AbstractLinearOperator) -> AbstractLinearOperator:
         from . import algebra
 
-        lazy, second = super().__matmul__(other), algebra.as_sparse(other)
-        return lazy if second is None else algebra.compose(self, second, lazy)
+        lazy, first = super()._composed_after(left), algebra.as_sparse(left)
+        return lazy if first is None else algebra.compose(first, self, lazy)
 
     def __neg__(self) -> SparseLinearOperator:
         return SparseLinearOperator(-self.values, self.pattern, tags_of(super().__neg__()))
@@ -240,6 +243,13 @@ class SparseLinearOperator(AbstractLinearOperator):
         from . import algebra
 
         return algebra.part(self, key)
+
+
+def _sparse_or_as_it_is(operand: Any) -> Any:
+    from . import algebra
+
+    found = algebra.as_sparse(operand)
+    return operand if found is None else found
 
 
 def sparse_of(operator: AbstractLinearOperator) -> SparseLinearOperator | None:
