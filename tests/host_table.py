@@ -1,7 +1,6 @@
 """One table of all solvers of host libraries, for the tests of them."""
 
 import dataclasses
-import importlib.util
 
 import jax.numpy as jnp
 import numpy as np
@@ -10,6 +9,8 @@ import scipy.sparse as sp
 import scipy.sparse.linalg as spla
 
 import linsolve_prim as lp
+from linsolve_prim.host.available import has_module
+from linsolve_prim.solvers.host.cholmod import scikit_sparse
 
 DTYPE = np.dtype(jnp.result_type(float))
 X64 = DTYPE == np.float64
@@ -45,7 +46,7 @@ class Entry:
 
     def here(self):
         """Whether all that it needs is installed."""
-        return all(importlib.util.find_spec(name) for name in self.needs)
+        return all(has_module(name) for name in self.needs)
 
     def tags(self):
         return {"definite": (PSD,), "negative": (NSD,)}.get(self.kind, ())
@@ -83,6 +84,7 @@ def superlu_by_functions(multiple=False):
     )
 
 
+CHOLMOD_MODULE = "cvxopt" if scikit_sparse() is None else "sksparse.cholmod"
 MAKERS = {"superlu_by_functions": superlu_by_functions}
 
 
@@ -100,8 +102,8 @@ def _direct():
     yield Entry("functions-multiple", "superlu_by_functions", (("multiple", True),))
     yield Entry("rslab", "RSLab", needs=("rslab",))
     yield Entry("rslab-definite", "RSLab", (), "definite", ("rslab",))
-    yield Entry("cholmod", "CHOLMOD", (), "definite", ("cvxopt",))
-    yield Entry("cholmod-negative", "CHOLMOD", (), "negative", ("cvxopt",))
+    yield Entry("cholmod", "CHOLMOD", (), "definite", (CHOLMOD_MODULE,))
+    yield Entry("cholmod-negative", "CHOLMOD", (), "negative", (CHOLMOD_MODULE,))
     yield Entry("umfpack", "UMFPACK", needs=("cvxopt",))
     yield Entry("klu", "KLU", needs=("nbklu",))
     yield Entry("pardiso", "PARDISO", needs=("pymklpardiso",))
@@ -156,3 +158,17 @@ def operator_of(matrix, tags=()):
 def unit(entry, dense):
     """What a solver takes the matrix for: with ones on the diagonal, if they are not stored."""
     return dense + np.eye(len(dense), dtype=dense.dtype) if "unit" in entry.kind else dense
+
+
+# ---- Numbers --------------------------------------------------------------------------------------
+
+RTOL = 1e-9 if X64 else 3e-3
+draw = lambda rng, shape, dtype: jnp.asarray(
+    rng.normal(size=shape) + (1j * rng.normal(size=shape) if dtype.kind == "c" else 0), dtype
+)
+
+
+def close(actual, desired, rtol=RTOL):
+    actual, desired = np.asarray(actual), np.asarray(desired)
+    assert actual.shape == desired.shape
+    assert np.abs(actual - desired).max() <= rtol * np.abs(desired).max()

@@ -113,6 +113,7 @@ def test_singular_matrices(entry, make):
     assert result != "successful"
     if entry.direct:
         rounded = make in (identical_rows, neumann)  # where a last pivot need not be exactly zero
+        rounded &= "cholmod" not in entry.id  # which looks at its pivots then
         assert result == "singular" or (rounded and result == "inaccurate")
     still_works(entry)
 
@@ -162,7 +163,10 @@ def test_badly_scaled(entry, scale):
     """Squares of such numbers over- and underflow."""
     if "unit" in entry.kind:
         pytest.skip("the diagonal is one")
-    truthful(entry, entry.matrix(DTYPE, N) * DTYPE.type(scale), np.asarray(B) * DTYPE.type(scale))
+    both = entry.matrix(DTYPE, N) * DTYPE.type(scale), np.asarray(B) * DTYPE.type(scale)
+    result = truthful(entry, *both)
+    if "pyamg" in entry.id:
+        assert result == "successful"
     truthful(entry, entry.matrix(DTYPE, N), np.asarray(B) * DTYPE.type(scale))
     still_works(entry)
 
@@ -360,6 +364,7 @@ MISSING = [
 
 @pytest.mark.parametrize(("make", "module", "command"), MISSING)
 def test_missing_library_names_the_remedy(monkeypatch, make, module, command):
+    monkeypatch.setitem(sys.modules, "sksparse.cholmod", None)
     monkeypatch.setitem(sys.modules, module, None)
     with pytest.raises(ImportError) as caught:
         make()

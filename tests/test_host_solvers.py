@@ -1,35 +1,17 @@
 """Every solver of a host library: values, derivatives and batches, against dense LAPACK.
 
-Rows S0-13 and S0-27 (all of SciPy's), S2-07 (CHOLMOD and its like), S3-09, S3-20 (triangular) and S1-08.
+Rows S0-13 and S0-27 (all of SciPy's), S2-07 (CHOLMOD and its like), S3-09 and S1-08.
 """
-
-import pathlib
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import scipy.sparse as sp
-from host_table import (
-    BY_ID,
-    COMPLEX,
-    DIRECT,
-    DTYPE,
-    LOWER,
-    METHODS,
-    PSD,
-    TABLE,
-    UPPER,
-    X64,
-    make_matrix,
-    operator_of,
-    unit,
-)
+from host_table import BY_ID, COMPLEX, DIRECT, DTYPE, TABLE, X64, close, draw, operator_of, unit
 from jax.test_util import check_grads
 
 import linsolve_prim as lp
 
-RTOL = 1e-9 if X64 else 3e-3
 #: Whose tests all belong to the quick set: one of each family.
 QUICK = {
     "superlu",
@@ -48,17 +30,6 @@ def ids(entries, quick=None):
     slow = lambda entry: quick is not None and entry.id not in quick
     marks = lambda entry: pytest.mark.slow if slow(entry) else ()
     return [pytest.param(entry, id=entry.id, marks=marks(entry)) for entry in entries]
-
-
-draw = lambda rng, shape, dtype: jnp.asarray(
-    rng.normal(size=shape) + (1j * rng.normal(size=shape) if dtype.kind == "c" else 0), dtype
-)
-
-
-def close(actual, desired, rtol=RTOL):
-    actual, desired = np.asarray(actual), np.asarray(desired)
-    assert actual.shape == desired.shape
-    assert np.abs(actual - desired).max() <= rtol * np.abs(desired).max()
 
 
 class Problem:
@@ -245,207 +216,3 @@ def test_single_precision(entry, dtype):
     assert solution.value.dtype == dtype
     assert solution.result == lp.RESULTS.successful
     close(solution.value, problem.expected(problem.values, problem.b, problem.w)[0], 1e-4)
-
-
-# ---- Triangular matrices (S3-20) -------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("transposed", [False, True], ids=["A", "transposed"])
-@pytest.mark.parametrize("without_ones", [False, True], ids=["stored", "unit"])
-@pytest.mark.parametrize("lower", [True, False], ids=["lower", "upper"])
-def test_triangular_S3_20(lower, without_ones, transposed):
-    """All eight combinations, forward and gradient; a stored diagonal is refused in the forward pass."""
-    kind = ("unit " if without_ones else "") + ("lower" if lower else "upper")
-    matrix = make_matrix(kind, DTYPE, 7)
-    operator = operator_of(matrix)
-    pattern = operator.pattern
-    solver = lp.SpSolveTriangular(lower=lower != transposed, unit_diagonal=without_ones)
-    b, w = draw(np.random.default_rng(1), (2, 7), DTYPE)
-
-    def f(values, b):
-        a = lp.SparseLinearOperator(values, pattern)
-        return lp.linear_solve(a.T if transposed else a, b, solver).value
-
-    x, pull = jax.vjp(jax.jit(f), operator.values, b)
-    ct_values, ct_b = pull(w)
-    a = matrix.toarray() + (np.eye(7) if without_ones else 0)
-    a = a.T if transposed else a
-    z = np.linalg.solve(a.T, w)
-    outer = -np.outer(z, np.linalg.solve(a, b))
-    outer = outer.T if transposed else outer
-    close(x, np.linalg.solve(a, b))
-    close(ct_b, z)
-    close(ct_values, outer[pattern.rows, pattern.indices])
-
-
-@pytest.mark.parametrize("tags", [(), LOWER, UPPER])
-def test_triangular_by_pattern_or_tag_S3_20(tags):
-    """Which triangle it is, the pattern knows; a tag that it contradicts is refused."""
-    matrix = make_matrix("upper" if tags is UPPER else "lower", DTYPE, 6)
-    operator = operator_of(matrix, tags)
-    x = lp.linear_solve(operator, jnp.ones(6, DTYPE), lp.SpSolveTriangular()).value
-    close(x, np.linalg.solve(matrix.toarray(), np.ones(6)))
-    wrong = operator_of(make_matrix("general", DTYPE, 6), LOWER)
-    with pytest.raises(ValueError, match="has entries above the diagonal"):
-        lp.linear_solve(wrong, jnp.ones(6, DTYPE), lp.SpSolveTriangular())
-
-
-def test_unit_diagonal_tag_means_stored_ones():
-    """The tag is a promise about entries; without entries it is refused with the remedy."""
-    matrix = sp.csr_array(make_matrix("unit lower", DTYPE, 6) + sp.eye_array(6, dtype=DTYPE))
-    operator = operator_of(matrix, (LOWER, lp.unit_diagonal_tag))
-    x = lp.linear_solve(operator, jnp.ones(6, DTYPE), lp.SpSolveTriangular()).value
-    close(x, np.linalg.solve(matrix.toarray(), np.ones(6)))
-    missing = operator_of(make_matrix("unit lower", DTYPE, 6), (LOWER, lp.unit_diagonal_tag))
-    with pytest.raises(ValueError, match="unit_diagonal=True"):
-        lp.linear_solve(missing, jnp.ones(6, DTYPE), lp.SpSolveTriangular())
-
-
-# ---- SciPy's iterative methods ---------------------------------------------------------------------
-
-
-def test_all_names_S0_27():
-    """Every one that the manual names, and nothing else."""
-    assert set(METHODS) == {
-        *("cg", "cgs", "bicg", "bicgstab", "gmres", "lgmres", "qmr", "minres", "gcrotmk", "tfqmr"),
-        *("lsqr", "lsmr"),
-    }
-    for name in METHODS:
-        assert lp.SciPyIterative(name).name == name
-    with pytest.raises(ValueError, match="must be one of cg, cgs"):
-        lp.SciPyIterative("jacobi")
-
-
-@pytest.mark.parametrize("name", ["lsqr", "lsmr"])
-def test_least_squares_S0_13(name):
-    """More equations than unknowns, and fewer: the least-squares and the minimum-norm solution."""
-    tall = np.asarray(make_matrix("general", DTYPE, 8).toarray()[:, :5])
-    solver = lp.SciPyIterative(name, rtol=1e-12 if X64 else 1e-6)
-    for a in (tall, tall.T):
-        b = draw(np.random.default_rng(2), a.shape[0], DTYPE)
-        solution = lp.linear_solve(operator_of(a), b, solver, throw=False)
-        assert solution.result == lp.RESULTS.successful
-        close(solution.value, np.linalg.lstsq(a, np.asarray(b), rcond=None)[0], 100 * RTOL)
-
-
-def test_own_preconditioner_is_made_once_for_a_matrix():
-    calls = []
-
-    def make(matrix):
-        calls.append(matrix.shape)
-        return sp.diags_array(1 / matrix.diagonal())
-
-    solver = lp.SciPyIterative("gmres", preconditioner=make, settings=(("restart", 8),))
-    operator = operator_of(make_matrix("general", DTYPE, 8))
-    f = jax.jit(lambda b: lp.linear_solve(operator, b, solver).value)
-    for i in range(3):
-        close(
-            f(jnp.ones(8, DTYPE) * (i + 1)),
-            (i + 1) * np.linalg.solve(operator.as_matrix(), np.ones(8)),
-        )
-    assert calls == [(8, 8)]
-
-
-@pytest.mark.parametrize(
-    ("make", "match"),
-    [
-        (lambda: lp.SciPyIterative("cg", preconditioner="lu"), "jacobi, ilu, amg"),
-        (lambda: lp.SciPyIterative("cg", preconditioner=3), "preconditioner"),
-        (lambda: lp.SciPyIterative("lsqr", preconditioner="ilu"), "takes none"),
-        (lambda: lp.SciPyIterative("cg", settings=(("restart", 3),)), "no argument 'restart'"),
-        (lambda: lp.SuperLU(permc_spec="AMD"), "permc_spec: must be None or one of"),
-        (lambda: lp.SuperLU(diag_pivot_thresh=2.0), "between 0 and 1"),
-        (lambda: lp.HostSolver(factorize=3, solve=len), "factorize"),
-    ],
-)
-def test_settings_that_make_no_sense(make, match):
-    with pytest.raises((ValueError, TypeError), match=match):
-        make()
-
-
-def test_minres_refuses_complex_operators():
-    operator = operator_of(make_matrix("definite", COMPLEX, 6), PSD)
-    with pytest.raises(ValueError, match="minres"):
-        lp.linear_solve(operator, jnp.ones(6, COMPLEX), lp.SciPyIterative("minres"))
-
-
-def test_dense_and_function_operators_are_taken_S1_08():
-    a = make_matrix("general", DTYPE, 6).toarray()
-    b = jnp.arange(1.0, 7.0, dtype=DTYPE)
-    f = lambda a: lp.linear_solve(lp.MatrixLinearOperator(a), b, lp.SuperLU()).value
-    close(jax.jit(f)(jnp.asarray(a)), np.linalg.solve(a, b))
-    close(
-        jax.jacrev(f)(jnp.asarray(a)), jax.jacrev(lambda a: jnp.linalg.solve(a, b))(jnp.asarray(a))
-    )
-    function = lp.FunctionLinearOperator(
-        lambda x: jnp.asarray(a) @ x, jax.ShapeDtypeStruct((6,), DTYPE)
-    )
-    close(lp.linear_solve(function, b, lp.SuperLU()).value, np.linalg.solve(a, b))
-
-
-# ---- Matrices of others ----------------------------------------------------------------------------
-
-FOLDER = pathlib.Path(__file__).parents[2] / "shared" / "matrices"
-DEFINITE = ["g20", "airfoil", "nos5", "bar", "662_bus", "1138_bus"]
-GENERAL = ["recirc_flow", "pde900", "cg20"]
-BEST = ["superlu", "rslab", "umfpack", "klu", "pardiso", "functions"]
-BEST_DEFINITE = ["superlu-definite", "rslab-definite", "cholmod", "pardiso-definite"]
-
-
-def _real_world():
-    quick = {"g20", "recirc_flow", "cg20"}
-    for names, solvers in ((DEFINITE, BEST_DEFINITE), (GENERAL, BEST)):
-        for name in names:
-            for solver in solvers:
-                marks = () if name in quick and "rslab" not in solver else (pytest.mark.slow,)
-                yield pytest.param(name, BY_ID[solver], id=f"{name}-{solver}", marks=marks)
-
-
-def _gradient(matrix, entry, rtol):
-    """Cotangents on the pattern, against LAPACK."""
-    operator = operator_of(matrix)
-    pattern = operator.pattern
-    b, w = draw(np.random.default_rng(0), (2, matrix.shape[0]), np.dtype(operator.values.dtype))
-
-    def f(values, b):
-        a = lp.SparseLinearOperator(values, pattern, entry.tags())
-        return lp.linear_solve(a, b, entry.solver()).value
-
-    x, pull = jax.vjp(f, operator.values, b)
-    ct_values, ct_b = pull(w)
-    a = matrix.toarray()
-    x_ref, z = np.linalg.solve(a, np.asarray(b)), np.linalg.solve(a.T, np.asarray(w))
-    close(x, x_ref, rtol)
-    close(ct_b, z, rtol)
-    close(ct_values, -z[pattern.rows] * x_ref[pattern.indices], rtol)
-
-
-@pytest.mark.parametrize(("name", "entry"), list(_real_world()))
-def test_gradients_on_matrices_of_applications_S2_07(name, entry):
-    path = FOLDER / f"{name}.npz"
-    if not path.exists():
-        pytest.skip("the matrices are not part of the repository")
-    if not X64:
-        pytest.skip("condition numbers of up to 10⁷ need float64")
-    with np.load(path) as z:
-        matrix = sp.csr_array((z["data"], z["indices"], z["indptr"]), shape=tuple(z["shape"]))
-    _gradient(matrix, entry, 1e-9)
-
-
-@pytest.mark.parametrize(
-    "solver", ["pyamg-definite", "pyamg-ruge-stuben", "cg", "superlu", "cholmod"]
-)
-def test_gradients_on_the_gallery(solver):
-    gallery = pytest.importorskip("pyamg.gallery")
-    matrix = sp.csr_array(gallery.poisson((12, 11), format="csr").astype(DTYPE))
-    _gradient(matrix, BY_ID[solver], 1e-9 if X64 else 1e-2)
-
-
-def test_nonsymmetric_problem_of_the_gallery():
-    gallery = pytest.importorskip("pyamg.gallery")
-    stencil = gallery.diffusion_stencil_2d(epsilon=0.1, theta=0.7, type="FE")
-    matrix = sp.csr_array(gallery.stencil_grid(stencil, (9, 9), format="csr").astype(DTYPE))
-    matrix = sp.csr_array(matrix + sp.diags_array(np.ones(80, DTYPE), offsets=1))
-    for solver in ("pyamg", "bicgstab-ilu", "klu"):
-        if BY_ID[solver].here():
-            _gradient(matrix, BY_ID[solver], 1e-8 if X64 else 1e-2)

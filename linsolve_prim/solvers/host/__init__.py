@@ -2,8 +2,7 @@
 
 from .amg import PyAMG as PyAMG
 from .base import AbstractHostSolver as AbstractHostSolver
-from .cvxopt import CHOLMOD as CHOLMOD
-from .cvxopt import UMFPACK as UMFPACK
+from .cholmod import CHOLMOD as CHOLMOD
 from .generic import HostSolver as HostSolver
 from .klu import KLU as KLU
 from .pardiso import PARDISO as PARDISO
@@ -11,3 +10,4 @@ from .rslab import RSLab as RSLab
 from .scipy_iterative import SciPyIterative as SciPyIterative
 from .superlu import SuperLU as SuperLU
 from .triangular import SpSolveTriangular as SpSolveTriangular
+from .umfpack import UMFPACK as UMFPACK

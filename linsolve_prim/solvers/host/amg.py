@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
@@ -18,9 +18,16 @@ from ...operators import (
 )
 from ...sparse.pattern import SparsityPattern
 from .base import AbstractHostSolver
-from .iterative import BothWays, rtol_of, scaled, tolerance
+from .iterative import BothWays, rtol_of, scaled, times_power, tolerance
 
 _METHODS = ("smoothed_aggregation", "ruge_stuben", "rootnode", "air")
+
+
+class _Scaled(NamedTuple):
+    """A and its transpose, each divided by 2**shift, with their hierarchies."""
+
+    both: BothWays
+    shift: int
 
 
 class PyAMG(AbstractHostSolver):
@@ -70,10 +77,16 @@ class PyAMG(AbstractHostSolver):
         return make(matrix, symmetry=self.symmetry)
 
     def factorize(self, pattern: SparsityPattern, values: np.ndarray) -> Any:
-        return BothWays(csr_of(pattern, values), self.hierarchy)
+        # sizes of about one, so that no product over- or underflows; powers of two round nothing
+        size = np.abs(values).max(initial=0)
+        shift = int(np.frexp(size)[1]) if size > 0 else 0
+        return _Scaled(
+            BothWays(csr_of(pattern, times_power(values, -shift)), self.hierarchy), shift
+        )
 
     def solve(self, factor: Any, b: np.ndarray, *, transpose: bool) -> Solved:
-        matrix, hierarchy = factor.get(transpose and self.symmetry != "hermitian")
+        both, shift = factor
+        matrix, hierarchy = both.get(transpose and self.symmetry != "hermitian")
         conjugate = transpose and self.symmetry == "hermitian" and np.iscomplexobj(b)
         x, results, steps = np.zeros_like(b), [], []
         for i, rhs in enumerate(b.conj() if conjugate else b):
@@ -88,10 +101,10 @@ class PyAMG(AbstractHostSolver):
                         cycle=self.cycle, accel=self.accel, residuals=residuals,
                     )  # fmt: skip
                     good = bool(np.linalg.norm(rhs - matrix @ y) <= 1.001 * bound)
-                    x[i] = size * y
+                    x[i] = times_power(size * y, -shift)
             results.append("successful" if good else "max_steps_reached")
             steps.append(max(0, len(residuals) - 1))
         return Solved(x.conj() if conjugate else x, results, np.array(steps))
 
     def nbytes(self, factor: Any) -> int:
-        return 6 * factor.matrix.data.nbytes
+        return 6 * factor.both.matrix.data.nbytes

@@ -185,3 +185,25 @@ class AbstractHostSolver(AbstractLinearSolver[_HostState]):
 
     def assume_full_rank(self) -> bool:
         return True
+
+
+class AbstractSymbolicSolver(AbstractHostSolver):
+    """A host solver with a symbolic phase: `analyze` once for a pattern, `factorize_with` for values.
+
+    **Required**: `analyze(pattern, values)`, `factorize_with(analysis, pattern, values)` and
+    `solve(factor, b, transpose=)`.
+    """
+
+    def separates_analysis(self) -> bool:
+        return True
+
+    @abc.abstractmethod
+    def analyze(self, pattern: SparsityPattern, values: np.ndarray) -> Any:
+        """See `AbstractHostSolver.analyze`."""
+
+    @abc.abstractmethod
+    def factorize_with(self, analysis: Any, pattern: SparsityPattern, values: np.ndarray) -> Any:
+        """See `AbstractHostSolver.factorize_with`."""
+
+    def factorize(self, pattern: SparsityPattern, values: np.ndarray) -> Any:
+        return self.factorize_with(self.analyze(pattern, values), pattern, values)

@@ -28,6 +28,14 @@ def scaled(rhs: np.ndarray) -> tuple[np.ndarray, float]:
     return (rhs / np.asarray(size, rhs.real.dtype) if size > 0 else rhs), size
 
 
+def times_power(x: np.ndarray, exponent: int) -> np.ndarray:
+    """x·2**exponent, by which nothing is rounded, also where 2**exponent is no number."""
+    out = np.array(x)
+    parts = out.view(out.real.dtype)  # real and imaginary ones
+    np.ldexp(parts, exponent, out=parts)
+    return out
+
+
 class BothWays:
     """A matrix with what `make` prepares for it; and, made when asked for, its transpose with that."""
 

@@ -11,7 +11,8 @@ import scipy.sparse as sp
 from ...host.available import require
 from ...operators import AbstractLinearOperator, is_positive_semidefinite
 from ...sparse.pattern import SparsityPattern
-from .base import AbstractHostSolver
+from .base import AbstractSymbolicSolver
+from .parts import Columns, all_columns, lower_columns
 from .superlu import GENERAL, SuperLU
 
 #: Pivots that are too small are raised to this part of ‖A‖ if the plain factorization refuses; a few
@@ -25,13 +26,7 @@ class _Factor(NamedTuple):
     refine: int
 
 
-class _Columns(NamedTuple):
-    indices: np.ndarray
-    indptr: np.ndarray
-    slots: np.ndarray  # values[slots] are the data
-
-
-class RSLab(AbstractHostSolver):
+class RSLab(AbstractSymbolicSolver):
     """Supernodal LDLᵀ (for real operators tagged positive definite) or LU, by `rslab` (MIT).
 
     Fast, above all in three dimensions, and its symbolic analysis is made once for a pattern. It
@@ -59,27 +54,13 @@ class RSLab(AbstractHostSolver):
             symmetric = real and is_positive_semidefinite(operator)
         return RSLab(self.ordering, self.threads, symmetric)
 
-    def separates_analysis(self) -> bool:
-        return True
-
-    def _columns(self, pattern: SparsityPattern) -> _Columns:
-        """What RSLab is given, by columns: A (not Aᵀ, whose solves take one right-hand side at a time),
-        or its lower triangle."""
-
-        def make() -> _Columns:
-            columns = pattern.T
-            if not self.symmetric:
-                return _Columns(columns.indices, columns.indptr, pattern.transpose_order)
-            lower = columns.indices >= columns.rows
-            counts = np.bincount(columns.rows[lower], minlength=pattern.shape[1])
-            indptr = np.concatenate([[0], np.cumsum(counts)]).astype(columns.indptr.dtype)
-            return _Columns(columns.indices[lower], indptr, pattern.transpose_order[lower])
-
-        return pattern.cached(("rslab", bool(self.symmetric)), make)
+    def _columns(self, pattern: SparsityPattern) -> Columns:
+        """A (not Aᵀ, whose solves take one right-hand side at a time), or its lower triangle."""
+        return lower_columns(pattern) if self.symmetric else all_columns(pattern)
 
     def _matrix(self, pattern: SparsityPattern, values: np.ndarray) -> sp.csc_matrix:
-        indices, indptr, slots = self._columns(pattern)
-        return sp.csc_matrix((values[slots], indices, indptr), shape=pattern.shape)
+        columns = self._columns(pattern)
+        return columns.matrix(values[columns.slots])
 
     def analyze(self, pattern: SparsityPattern, values: np.ndarray) -> Any:
         path = "ldlt" if self.symmetric else "lu"
@@ -87,9 +68,6 @@ class RSLab(AbstractHostSolver):
         return require("RSLab", "rslab").analyze(
             self._matrix(pattern, values), path=path, threads=self.threads, **settings
         )
-
-    def factorize(self, pattern: SparsityPattern, values: np.ndarray) -> Any:
-        return self.factorize_with(self.analyze(pattern, values), pattern, values)
 
     def factorize_with(self, analysis: Any, pattern: SparsityPattern, values: np.ndarray) -> Any:
         try:
