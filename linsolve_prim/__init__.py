@@ -16,6 +16,7 @@ from .adjoint import ImplicitAdjoint as ImplicitAdjoint
 from .api import invert as invert
 from .api import linear_solve as linear_solve
 from .auto import AutoLinearSolver as AutoLinearSolver
+from .catalogue import list_solvers as list_solvers
 from .errors import (
     ConvergenceError as ConvergenceError,
 )
@@ -50,7 +51,6 @@ from .errors import (
     StructureError as StructureError,
 )
 from .explain import explain as explain
-from .explain import list_solvers as list_solvers
 from .factorization import (
     Factorization as Factorization,
 )

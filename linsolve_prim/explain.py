@@ -1,15 +1,12 @@
-"""Telling what a solve would do, without doing it; and what solvers there are."""
+"""Telling what a solve would do, without doing it."""
 
 from __future__ import annotations
 
-import dataclasses
-import inspect
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from . import solvers
 from ._types import structure_str
 from .auto import AutoLinearSolver, is_matrix_free
 from .operators import (
@@ -27,8 +24,6 @@ from .operators import (
 )
 from .simple import as_array, is_matrix
 from .solvers.base import AbstractLinearSolver
-from .solvers.host import AbstractHostSolver
-from .solvers.krylov.base import AbstractKrylovSolver
 from .solvers.triangular import Triangular
 from .sparse.operator import SparseLinearOperator
 from .sparse.triplets import from_any, is_sparse
@@ -121,64 +116,3 @@ def _describe_operator(A: Any, b: Any) -> AbstractLinearOperator:
         like = jax.eval_shape(lambda: jax.tree.map(jnp.asarray, b))
         return FunctionLinearOperator(A, like)
     raise TypeError(f"A: must be an array, an operator or a function; got {type(A).__name__}.")
-
-
-@dataclasses.dataclass(frozen=True)
-class SolverInfo:
-    """A row of `list_solvers()`."""
-
-    name: str
-    kind: str
-    needs: str
-    rectangular: bool
-    assumes_full_rank: bool
-    on_host: bool
-
-
-_NEEDS = {
-    "CHOLMOD": "definite",
-    "SpSolveTriangular": "triangular",
-    "Cholesky": "definite",
-    "SYMMLQ": "symmetric",
-    "MINRES": "symmetric",
-    "MINRESQLP": "symmetric",
-    "Triangular": "triangular",
-    "Tridiagonal": "tridiagonal",
-    "Diagonal": "diagonal",
-}
-_RECTANGULAR = {"QR", "SVD", "LSMR", "Normal", "SciPyIterative"}
-_ITERATIVE = {"Normal", "SciPyIterative", "PyAMG"}
-#: How to make those that need arguments.
-_EXAMPLES = {
-    "Normal": lambda: solvers.Normal(solvers.CG()),
-    "SciPyIterative": lambda: solvers.SciPyIterative("lsmr"),
-    "HostSolver": lambda: solvers.HostSolver(factorize=abs, solve=pow),
-}
-
-
-def list_solvers() -> list[SolverInfo]:
-    """Every solver that can be used here (its library is there): name, kind, what it needs."""
-    rows = []
-    for name, cls in sorted(vars(solvers).items()):
-        is_solver = inspect.isclass(cls) and issubclass(cls, AbstractLinearSolver)
-        if not is_solver or inspect.isabstract(cls):
-            continue
-        make = _EXAMPLES.get(name, cls)
-        try:
-            example = make()
-        except ImportError:  # an extra that is not installed
-            continue
-        krylov = issubclass(cls, AbstractKrylovSolver)
-        definite = krylov and cls.needs_definite
-        needs = "definite" if definite else "nothing" if name in _RECTANGULAR else "square"
-        rows.append(
-            SolverInfo(
-                name=name,
-                kind="iterative" if krylov or name in _ITERATIVE else "direct",
-                needs=_NEEDS.get(name, needs),
-                rectangular=name in _RECTANGULAR,
-                assumes_full_rank=example.assume_full_rank(),
-                on_host=isinstance(example, AbstractHostSolver),
-            )
-        )
-    return rows

@@ -6,6 +6,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from linsolve_prim._static import split
 from linsolve_prim.operators import AbstractLinearOperator, MatrixLinearOperator
@@ -15,6 +16,13 @@ X64 = jax.config.jax_enable_x64
 REAL = np.float64 if X64 else np.float32
 COMPLEX = np.complex128 if X64 else np.complex64
 EPS = float(np.finfo(REAL).eps)
+
+
+def over(solvers, core=None):
+    """`@pytest.mark.parametrize` over named solvers; those that are not `core` run with slow tests."""
+    marks = lambda name: [pytest.mark.slow] if core is not None and name not in core else []
+    values = [pytest.param(solver, id=name, marks=marks(name)) for name, solver in solvers.items()]
+    return pytest.mark.parametrize("solver", values)
 
 
 def normal(shape, dtype=REAL, seed=0):

@@ -22,7 +22,7 @@ LAYERS = [
     ["adjoint", "auto", "api", "simple", "least_squares", "explain", "internal", "factorization"],
     ["tracing"],
     ["diagnostics"],
-    ["testing", "cli"],
+    ["testing", "catalogue", "cli"],
     ["__init__", "__main__"],
 ]
 RANK = {name: rank for rank, row in enumerate(LAYERS) for name in row}

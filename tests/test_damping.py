@@ -6,7 +6,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from krylov_tools import COMPLEX, REAL, X64, assert_gradients, normal, quick_jit, run, succeeded
+from krylov_tools import (
+    COMPLEX,
+    REAL,
+    X64,
+    assert_gradients,
+    normal,
+    over,
+    quick_jit,
+    run,
+    succeeded,
+)
 
 import linsolve_prim as lp
 from linsolve_prim import REASONS
@@ -14,7 +24,7 @@ from linsolve_prim import REASONS
 TIGHT = 1e-12 if X64 else 1e-6
 TOL = 1e-8 if X64 else 3e-3
 LEAST = {"LSQR": lp.LSQR(), "LSMR": lp.LSMR(), "CGLS": lp.CGLS()}
-least = pytest.mark.parametrize("solver", LEAST.values(), ids=LEAST)
+least, two = over(LEAST), over(LEAST, core=("LSQR",))
 
 
 def tight(solver, **settings):
@@ -33,7 +43,7 @@ def damped(a, b, damp):
 
 
 @least
-@pytest.mark.parametrize("shape", [(12, 5), (5, 12)])
+@pytest.mark.parametrize("shape", [pytest.param((12, 5), marks=pytest.mark.slow), (5, 12)])
 def test_damp(solver, shape):
     """S3-21: the minimiser of ‖b − Ax‖² + damp²‖x‖², and statistics that belong to it."""
     a, b = normal(shape, COMPLEX), normal(shape[0], COMPLEX, 1)
@@ -53,7 +63,7 @@ def test_damp(solver, shape):
     np.testing.assert_allclose(y, damped(a.T, c, 0.7), atol=TOL)
 
 
-@least
+@two
 @pytest.mark.parametrize(("shape", "dtype"), [((6, 4), COMPLEX), ((4, 6), REAL)])
 def test_damp_gradients(solver, shape, dtype):
     """S3-21: by A, b and damp."""
@@ -67,6 +77,7 @@ def test_damp_gradients(solver, shape, dtype):
     assert_gradients(mine, lambda p, b: damped(p[0], b, p[1]), params, b, 10 * TOL)
 
 
+@pytest.mark.slow
 def test_damp_hessian():
     """The second derivative by damp, where it is a tracer of `vmap` too."""
     a, b = jnp.asarray(normal((6, 4))), jnp.asarray(normal(6, seed=1))

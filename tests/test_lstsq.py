@@ -110,7 +110,7 @@ def test_functions_and_pytrees():
     np.testing.assert_allclose(np.append(x["u"], x["v"]), want, atol=TOL)
 
 
-@pytest.mark.parametrize("shape", [(300, 20), (20, 300)], ids=["tall", "wide"])
+@pytest.mark.parametrize("shape", [(300, 20), pytest.param((20, 300), marks=pytest.mark.slow)])
 def test_sparse(shape):
     """S3-21: beyond 256 unknowns by LSMR, never dense."""
     operator, b = sparse_problem(shape)
@@ -179,7 +179,11 @@ def test_gradients_where_rank_is_missing(shape):
 
 @pytest.mark.parametrize(
     ("shape", "damp"),
-    [((20, 8), 0.0), ((8, 20), 0.4), pytest.param((8, 20), 0.0, marks=pytest.mark.slow)],
+    [
+        ((20, 8), 0.0),
+        pytest.param((8, 20), 0.0, marks=pytest.mark.slow),
+        pytest.param((8, 20), 0.4, marks=pytest.mark.slow),
+    ],
 )
 def test_sparse_gradients(shape, damp, monkeypatch):
     """S3-21: on the pattern they are the dense ones; elsewhere there is nothing. By damp too."""

@@ -36,7 +36,14 @@ INNER = {
     "auto": lp.AutoLinearSolver(),
     "SuperLU": lp.SuperLU(),
 }
-each = pytest.mark.parametrize("inner", INNER.values(), ids=INNER)
+SLOW = ("QR", "auto")
+each = pytest.mark.parametrize(
+    "inner",
+    [
+        pytest.param(inner, id=name, marks=[pytest.mark.slow] if name in SLOW else [])
+        for name, inner in INNER.items()
+    ],
+)
 
 
 def matrix(a, *tags):

@@ -27,14 +27,5 @@ def run(arguments: argparse.Namespace) -> int:
         row("device", f"{device} ({device.device_kind})")
     row("x64", "on" if jax.config.read("jax_enable_x64") else "off (`solve` and `demo` turn it on)")
     print()
-    _print_solvers()
+    print(lp.list_solvers())
     return SUCCESS
-
-
-def _print_solvers() -> None:
-    line = "{:<13}{:<11}{:<13}{:<13}{}".format
-    print(line("solver", "kind", "needs", "rectangular", "rank"))
-    for info in lp.list_solvers():
-        shape = "yes" if info.rectangular else "no"
-        rank = "full" if info.assumes_full_rank else "any"
-        print(line(info.name, info.kind, info.needs, shape, rank))

@@ -29,8 +29,6 @@ _TOLERANCES = ("rtol", "atol")
 _LIGHT = ("Diagonal", "Tridiagonal")
 #: Iterative methods of SciPy, by the names that --solver takes.
 _SCIPY = {f"scipy-{name}": name for name in SCIPY_NAMES}
-#: Those that cannot be made from their name alone.
-_NAMELESS = ("scipyiterative", "hostsolver", "normal")
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -90,7 +88,7 @@ def _infos() -> dict[str, Any]:
     """What --solver takes."""
     infos = {info.name.lower(): info for info in lp.list_solvers()}
     scipy = infos["scipyiterative"]
-    named = {name: info for name, info in infos.items() if name not in _NAMELESS}
+    named = {name: info for name, info in infos.items() if info.by_name}
     return named | {key: dataclasses.replace(scipy, name=key) for key in _SCIPY}
 
 
@@ -155,7 +153,7 @@ def _choose(
 
 def _check_definite(info: Any, operator: lp.AbstractLinearOperator) -> None:
     definite = lp.is_positive_semidefinite(operator) or lp.is_negative_semidefinite(operator)
-    if info.needs == "definite" and not definite:
+    if info.assumes == "definite" and not definite:
         raise BadInput(
             f"--solver: {info.name.lower()} needs a definite matrix, and this one was not found to "
             "be. If you know that it is, pass --tag positive-definite; else use lu or gmres."
@@ -173,7 +171,7 @@ def _with_settings(
             f"--{key.replace('_', '-')}: is no setting of {info.name}. Leave it out, or name an "
             "iterative solver, such as --solver gmres."
         )
-    plain = info.kind != "iterative" or info.name == "LSMR" or info.on_host
+    plain = info.kind != "iterative" or info.rectangular or info.on_host
     if arguments.preconditioner and plain:
         raise BadInput(
             f"--preconditioner: is not used by {info.name}. Leave it out, or name a solver that "

@@ -99,6 +99,8 @@ class AbstractKrylovSolver(AbstractLinearSolver[KrylovState]):
 
     is_square: ClassVar[bool] = True
     needs_definite: ClassVar[bool] = False
+    #: On which sides of A a preconditioner may stand. (Symmetric methods have it in the middle.)
+    sides: ClassVar[tuple[str, ...]] = ("left", "right")
     #: Whether the preconditioner may change from step to step, so that it may be another solver.
     flexible: ClassVar[bool] = False
 

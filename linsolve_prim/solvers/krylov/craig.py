@@ -57,6 +57,7 @@ class CRAIG(AbstractKrylovSolver):
     max_steps: Steps = None
 
     is_square: ClassVar[bool] = False
+    sides: ClassVar[tuple[str, ...]] = ("left",)
 
     def __check_init__(self) -> None:
         if self.side == "left":

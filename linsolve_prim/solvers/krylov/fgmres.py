@@ -44,6 +44,7 @@ class FGMRES(AbstractKrylovSolver):
     stagnation_iters: Steps = 20
 
     flexible: ClassVar[bool] = True
+    sides: ClassVar[tuple[str, ...]] = ("right",)
 
     def __check_init__(self) -> None:
         check_count("restart", self.restart, "20")

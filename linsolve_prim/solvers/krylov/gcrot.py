@@ -102,6 +102,7 @@ class GCROT(AbstractKrylovSolver):
     stagnation_iters: Steps = 20
 
     flexible: ClassVar[bool] = True
+    sides: ClassVar[tuple[str, ...]] = ("right",)
 
     def __check_init__(self) -> None:
         check_count("m", self.m, "20")

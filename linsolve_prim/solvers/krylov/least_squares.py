@@ -51,6 +51,7 @@ class AbstractLeastSquaresSolver(AbstractKrylovSolver):
     damp: Tolerance = dataclasses.field(default=0.0, kw_only=True)
 
     is_square: ClassVar[bool] = False
+    sides: ClassVar[tuple[str, ...]] = ("right if tall", "left if wide")
 
     def __check_init__(self) -> None:
         check_tolerance("damp", self.damp)

@@ -55,6 +55,7 @@ class LGMRES(AbstractKrylovSolver):
     stagnation_iters: Steps = 20
 
     flexible: ClassVar[bool] = True
+    sides: ClassVar[tuple[str, ...]] = ("right",)
 
     def __check_init__(self) -> None:
         check_count("restart", self.restart, "30")
