@@ -30,6 +30,8 @@ class Factorization(eqx.Module):
     - `T`: the factorization of Aᵀ, which is the same one.
     - `update(values)`: that of another matrix with the same pattern; the symbolic analysis is kept.
 
+    It can be pickled. (What a host library made is not in it, but made again from the values.)
+
     Derivatives by b and by the operator's arrays are those of `linear_solve`; the factors carry none.
     """
 
@@ -48,6 +50,9 @@ class Factorization(eqx.Module):
         # settings that are no arrays are compiled in, so that the whole is a pytree of arrays
         self._arrays, skeleton = split((solver, state, options))
         self._rest = Static(skeleton)
+
+    def __reduce__(self) -> Any:  # tree definitions hold objects that are compared by identity
+        return Factorization, (self.operator, self.solver, self.state, self.options)
 
     @property
     def solver(self) -> AbstractLinearSolver[Any]:

@@ -1,22 +1,59 @@
-"""The README's Python blocks run, one after the other, as they stand there."""
+"""The Python blocks of the README and of the recipes run, one after the other, as they stand there."""
 
+import logging
 import pathlib
 import re
 
 import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import linsolve_prim as lp
 
 README = pathlib.Path(__file__).parent.parent / "README.md"
+RECIPES = README.parent / "docs" / "recipes"
 
 
-def test_python_blocks_run(capsys):
-    """S2-25 (and the 15-line solver of S2-03): what the README shows is true."""
-    blocks = re.findall(r"```python\n(.*?)```", README.read_text(), flags=re.DOTALL)
+def run_blocks(path):
+    """Execute the Python blocks of a Markdown file, one after the other; what they define."""
+    blocks = re.findall(r"```python\n(.*?)```", path.read_text(), flags=re.DOTALL)
     assert len(blocks) >= 3
     namespace = {}
     with jax.numpy_dtype_promotion("standard"):
         for block in blocks:
-            exec(compile(block, "README.md", "exec"), namespace)
+            exec(compile(block, path.name, "exec"), namespace)
+    return namespace
+
+
+def test_python_blocks_run(capsys):
+    """S2-25 (and the 15-line solver of S2-03): what the README shows is true."""
+    run_blocks(README)
     assert "SingularMatrixError" in capsys.readouterr().out
+
+
+def test_every_recipe_is_tested():
+    assert {path.name for path in RECIPES.glob("*.md")} == {"external_solver.md"}
+
+
+@pytest.mark.skipif(not jax.config.jax_enable_x64, reason="its numbers are compared in float64")
+def test_recipe_of_an_external_solver_S2_25_S2_15():
+    """It runs as it stands. Its factor that travels as bytes does so inside of `jit`, in a batch of
+    matrices too, with derivatives; a buffer that is too short is an error that says how long."""
+    found = run_blocks(RECIPES / "external_solver.md")
+    solver = found["PickledLU"]
+    matrices = jnp.stack([found["M"], 2 * found["M"].T])
+    loss = lambda solve, a: jnp.sum(jax.vmap(lambda a: solve(a, found["c"]))(a) ** 2)
+    ours = jax.jit(jax.grad(lambda a: loss(lambda a, c: lp.solve(a, c, solver()), a)))(matrices)
+    theirs = jax.grad(lambda a: loss(jnp.linalg.solve, a))(matrices)
+    np.testing.assert_allclose(ours, theirs, rtol=1e-9, atol=1e-9)
+    short = jax.jit(lambda a: lp.solve(a, found["c"], solver(nbytes=16)))
+    logging.disable(logging.CRITICAL)  # JAX logs the traceback
+    try:
+        with pytest.raises(Exception, match=r"nbytes: the factor takes \d+ bytes; got nbytes=16"):
+            short(found["M"]).block_until_ready()
+    finally:
+        logging.disable(logging.NOTSET)
 
 
 def test_there_are_two_commands():
