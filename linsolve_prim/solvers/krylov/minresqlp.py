@@ -55,7 +55,6 @@ class _Step(NamedTuple):
     w_check: PyTree[Array]
     w_bar: PyTree[Array]
     settled: PyTree[Array]
-    idle: Array  # for how many steps ‖r‖ has not changed much
     memory: _Memory
     norm: Array
     steps: Array
@@ -106,18 +105,13 @@ class MINRESQLP(AbstractKrylovSolver):
                 ar = system.apply(r)
                 r = tree_where(splitting, ar, tree_where(minimising, r, tree_sub(r, null)))
 
-            def is_normal(c: _Step) -> Array:
-                if not plain:
-                    return jnp.zeros((), bool)
-                size = c.memory.top * c.phi_bar
+            def is_least(c: _Step, new: _Step) -> Array:
+                """Whether Ar was zero, to working precision, before the step from c to new."""
                 # (While ‖r‖ still falls, ‖Ar‖ may be small because A is badly conditioned.)
-                return ~splitting & (
-                    c.memory.normal <= jnp.where(c.idle >= 2, eps**0.5, 10 * eps) * size
-                )
-
-            def is_done(c: _Step) -> Array:
-                bound = jnp.where(splitting, c.memory.top, 1) * 10 * eps * r_norm
-                return jnp.where(minimising, c.norm <= target, c.phi_bar <= bound) | is_normal(c)
+                bound = jnp.where(new.phi_bar > 0.99 * c.phi_bar, eps**0.5, eps**0.75)
+                small = new.memory.normal <= bound * new.memory.top * c.phi_bar
+                small &= (new.norm > target) & ~splitting
+                return small & (new.outcome == RUNNING)
 
             def step(c: _Step) -> _Step:
                 new = _step(system, c)
@@ -125,7 +119,16 @@ class MINRESQLP(AbstractKrylovSolver):
                 if new.r is not None:
                     norm = jnp.asarray(self.norm(new.r), c.norm.dtype)
                 # In the later phases ‖r‖ changes no more than by rounding errors.
-                return new._replace(norm=jnp.where(minimising, norm, c.norm))
+                new = new._replace(norm=jnp.where(minimising, norm, c.norm))
+                if not plain:
+                    return new
+                # The step would go far along the null space: it is not taken.
+                end = c._replace(memory=new.memory, outcome=jnp.full_like(c.outcome, RAN_OUT))
+                return tree_where(is_least(c, new), end, new)
+
+            def is_done(c: _Step) -> Array:
+                bound = jnp.where(splitting, c.memory.top, 1) * 10 * eps * r_norm
+                return jnp.where(minimising, c.norm <= target, c.phi_bar <= bound)
 
             def going(c: _Step) -> Array:
                 return (c.outcome == RUNNING) & ~is_done(c) & (c.steps < start.budget)
@@ -144,7 +147,8 @@ class MINRESQLP(AbstractKrylovSolver):
             c, d = ran.carry, _correction(ran.carry)
             outcome, memory = close(c.outcome, c.norm, target), c.memory
             if plain:
-                least = is_done(c) & (c.outcome == RUNNING) & ~(minimising & (c.norm <= target))
+                done = is_done(c) & ~minimising & (c.outcome == RUNNING)
+                least = done | (c.outcome == RAN_OUT)
                 d, memory = _end_phase(system, start, d, memory, least)
                 # (Not `CLAIMED`: it is not ‖r‖ that had to fall.)
                 outcome = jnp.where(least, RAN_OUT, outcome).astype(jnp.int32)
@@ -213,7 +217,6 @@ def _first(system: System, start: Start, r: PyTree[Array], knows_norm: bool) -> 
         w_check=zeros,
         w_bar=zeros,
         settled=zeros,
-        idle=steps,
         memory=start.memory._replace(normal=zero + jnp.inf),
         norm=start.norm,
         steps=steps,
@@ -283,7 +286,6 @@ def _step(system: System, c: _Step) -> _Step:
         w_check=tree_axpy(sin_d, w_hat, tree_scale(cos_d, c.w_bar)),
         w_bar=tree_axpy(-cos_d, w_hat, tree_scale(sin_d, c.w_bar)),
         settled=settled,
-        idle=jnp.where(phi_bar >= 0.99 * c.phi_bar, c.idle + 1, 0),
         memory=c.memory._replace(
             top=jnp.where(ok, top, c.memory.top), normal=jnp.where(ok, normal, c.memory.normal)
         ),
