@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 import jax
+import jax.export
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -199,8 +200,8 @@ def test_factors_are_kept_and_turned():
     )
 
 
-def test_nothing_calls_the_host():
-    """The compiled programs of value and gradient hold no callback (S3-20: on the device)."""
+def test_nothing_calls_the_host_S3_20():
+    """The programs of value and gradient hold no callback, and are programs for accelerators too."""
     problem = Problem(True, False, False)
     quiet = lambda v, b: (
         lp.linear_solve(
@@ -209,6 +210,8 @@ def test_nothing_calls_the_host():
     )
     for f in (quiet, jax.grad(lambda v, b: jnp.sum(quiet(v, b) ** 2), (0, 1))):
         assert "callback" not in jax.jit(f).lower(problem.values, problem.b).compile().as_text()
+        exported = jax.export.export(jax.jit(f), platforms=("cuda", "tpu"))
+        assert exported(problem.values, problem.b).nr_devices == 1  # with a callback it would raise
 
 
 # ---- Zeros, and what is refused ----------------------------------------------------------------------
