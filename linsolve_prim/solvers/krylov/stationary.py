@@ -81,11 +81,11 @@ class Chebyshev(AbstractKrylovSolver):
         real = system.real_dtype
         given = [self.lower, self.upper]
         cost, bounds = 0, [jnp.ones((), real)] * 2
-        if None in given:
+        if any(bound is None for bound in given):
             cost = min(_LANCZOS, max(tree_size(system.problem.vector), 1))
             bounds = list(estimate_bounds(system, cost))
         low, high = (b if g is None else jnp.asarray(g, real) for g, b in zip(given, bounds))
-        adapts = given == [None, None]
+        adapts = all(bound is None for bound in given)
         near = jnp.where(high + low > 0, low, high)
         far = jnp.where(high + low > 0, high, low)
 
@@ -156,6 +156,8 @@ class Richardson(AbstractKrylovSolver):
     norm: NormLike = two_norm
     max_steps: Steps = None
     omega: Tolerance = None
+
+    sides: ClassVar[tuple[str, ...]] = ("middle",)
 
     def __check_init__(self) -> None:
         _check_real("omega", self.omega)
