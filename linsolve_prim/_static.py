@@ -89,3 +89,8 @@ def split(tree: PyTree) -> tuple[list[Any], Skeleton]:
         else:
             rest.append(hashable(leaf))
     return arrays, Skeleton(treedef, tuple(rest))
+
+
+def is_concrete(tree: PyTree) -> bool:
+    """Whether no array of a pytree is traced."""
+    return not any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(tree))

@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Array, PyTree
 
 from ._recording import recording
-from ._static import Skeleton, Static, split
+from ._static import Skeleton, Static, is_concrete, split
 from ._tree import tree_dtype
 from ._types import (
     Options,
@@ -54,6 +54,7 @@ from .primitive import (
     raise_if_failed,
 )
 from .primitive.call import Problem
+from .preconditioners.base import AbstractPreconditioner
 from .primitive.states import stop_gradient
 from .results import RESULTS, SUCCESSFUL, Solution
 from .solvers.base import AbstractLinearSolver
@@ -109,6 +110,8 @@ def linear_solve(
     `compute` is traced once for a solve and its tangents, and once more for its transpose.
     """
     options = {} if options is None else options
+    if state is sentinel:
+        solver, options = _prepared(operator, solver, options)
     problem = (operator, vector, solver, options, state, adjoint)  # see _STATE
     if not isinstance(vector, (jax.Array, np.ndarray)):
         problem = (operator, jax.tree.map(_as_leaf, vector), solver, options, state, adjoint)
@@ -211,9 +214,12 @@ def _solve(
             f"{structure_str(operator.out_structure())}; got {structure_str(structure_of(vector))}. "
             + _remedy(vector, operator)
         )
+    fixed = stop_gradient(operator)
+    options = _with_preconditioner(fixed, solver, options)
+    adjoint = _adjoint(adjoint, options, fixed)
     operator, vector, solver = solver.regularise(operator, vector, options)
     if state is sentinel:
-        chosen, inner = solver.start(stop_gradient(operator), options)
+        chosen, inner = _started(solver, stop_gradient(operator), options)
         state = inner if chosen is solver else (chosen, inner)
     elif isinstance(solver, AutoLinearSolver):
         chosen, inner = state
@@ -223,12 +229,50 @@ def _solve(
         size = f"{operator.out_size()}×{operator.in_size()}"
         what = f"{type(operator).__name__} {size}, {tree_dtype(vector)}"
         _log.debug("solve %s: %s by %r; adjoint %r", name or "", what, chosen, adjoint)
-    problem = Problem(
-        operator, stop_gradient(inner), options, chosen, as_adjoint(adjoint, options), vector
-    )
+    problem = Problem(operator, stop_gradient(inner), options, chosen, adjoint, vector)
     call, operands = SolveCall.make(problem, throw=throw, kind=FORWARD, name=name)
     value, result, stats = bind(call, operands)
     return Solution(value, result, stats, state)
+
+
+def _prepared(operator: Any, solver: Any, options: Any) -> tuple[Any, Any]:
+    """Solver and options with the part of their preconditioners that must be made from numbers."""
+    own = getattr(solver, "preconditioner", None)
+    given = options.get("preconditioner") if isinstance(options, dict) else None
+    if isinstance(own, AbstractPreconditioner) and is_concrete(operator):
+        solver = dataclasses.replace(solver, preconditioner=own.prepare(operator))
+    if isinstance(given, AbstractPreconditioner) and is_concrete(operator):
+        options = {**options, "preconditioner": given.prepare(operator)}
+    return solver, options
+
+
+def _with_preconditioner(
+    operator: AbstractLinearOperator, solver: AbstractLinearSolver[Any], options: Options
+) -> Options:
+    """The options with the preconditioner that is made for this operator."""
+    given = options.get("preconditioner")
+    if not isinstance(given, AbstractPreconditioner):
+        return options
+    solver.check_preconditioner(given, operator)
+    return {**options, "preconditioner": given.init(operator)}
+
+
+def _adjoint(adjoint: Any, options: Options, operator: AbstractLinearOperator) -> Any:
+    adjoint = as_adjoint(adjoint, options)
+    own = None if adjoint is None else adjoint.options
+    if own is None or adjoint.solver is None:
+        return adjoint
+    return dataclasses.replace(adjoint, options=_with_preconditioner(operator, adjoint.solver, own))
+
+
+def _started(
+    solver: AbstractLinearSolver[Any], operator: AbstractLinearOperator, options: Options
+) -> tuple[AbstractLinearSolver[Any], Any]:
+    """The solver with its state; made now, and not by the compiled program, if A is known now."""
+    if is_concrete((operator, options, solver)):
+        with jax.ensure_compile_time_eval():
+            return solver.start(operator, options)
+    return solver.start(operator, options)
 
 
 def _check(operator: Any, solver: Any, options: Any) -> None:

@@ -15,9 +15,13 @@ from .call import Problem
 
 
 def stop_gradient(tree: Any) -> Any:
-    """The same pytree with its arrays shut off from differentiation."""
+    """The same pytree with its arrays shut off from differentiation.
+
+    Those that are not traced stay as they are: what is made of them can be made while tracing.
+    """
     arrays, skeleton = split(tree)
-    return skeleton.fill([jax.lax.stop_gradient(x) for x in arrays])
+    traced = lambda x: isinstance(x, jax.core.Tracer)
+    return skeleton.fill([jax.lax.stop_gradient(x) if traced(x) else x for x in arrays])
 
 
 def _overrides(solver: Any, method: str) -> bool:

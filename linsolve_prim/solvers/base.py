@@ -11,6 +11,7 @@ from jaxtyping import Array, PyTree
 
 from .._types import Options
 from ..operators import AbstractLinearOperator
+from ..preconditioners.base import AbstractPreconditioner
 from ..results import RESULTS
 
 State = TypeVar("State")
@@ -106,6 +107,11 @@ class AbstractLinearSolver(eqx.Module, Generic[State]):
     ) -> tuple[AbstractLinearSolver[Any], Any]:
         """The solver that will really be used, with its state. (A chooser gives its choice.)"""
         return self, self.init(operator, options)
+
+    def check_preconditioner(
+        self, preconditioner: AbstractPreconditioner, operator: AbstractLinearOperator
+    ) -> None:
+        """Refuse, by a `ValueError`, a preconditioner that this solver cannot use for A."""
 
     def regularise(
         self, operator: AbstractLinearOperator, vector: PyTree[Array], options: Options

@@ -27,6 +27,7 @@ from ...operators import (
     is_positive_semidefinite,
     linearise,
 )
+from ...preconditioners.base import AbstractPreconditioner
 from ...results import RESULTS
 from ..base import AbstractLinearSolver
 from ..inner import inverse_by
@@ -50,7 +51,9 @@ class KrylovState(NamedTuple):
 
 # The checks of these fields say more than a run-time type checker would.
 if TYPE_CHECKING:
-    Preconditioner = AbstractLinearOperator | AbstractLinearSolver[Any] | None
+    Preconditioner = (
+        AbstractLinearOperator | AbstractPreconditioner | AbstractLinearSolver[Any] | None
+    )
     Side = Literal["left", "right"]
 else:
     Preconditioner = Side = Any
@@ -73,7 +76,7 @@ class AbstractKrylovSolver(AbstractLinearSolver[KrylovState]):
 
     - `rtol`, `atol`: ‖b − Ax‖ ≤ max(rtol·‖b‖, atol), without preconditioner. `rtol=None` stands for
       1e-5 in float32 and 1e-10 in float64.
-    - `preconditioner`: an operator that approximates A⁻¹.
+    - `preconditioner`: an operator that approximates A⁻¹, or one of `preconditioners`, which makes it.
     - `side`: "right" iterates on A·M, and sees the residual that is judged; "left" on M·A. Methods
       for symmetric systems ignore it: there the preconditioner stands in the middle.
     - `history`: `True` keeps the residual norm after each step, in `stats["history"]` (an array of
@@ -103,6 +106,8 @@ class AbstractKrylovSolver(AbstractLinearSolver[KrylovState]):
     sides: ClassVar[tuple[str, ...]] = ("left", "right")
     #: Whether the preconditioner may change from step to step, so that it may be another solver.
     flexible: ClassVar[bool] = False
+    #: Whether the preconditioner must be symmetric positive definite: it defines an inner product.
+    in_the_middle: ClassVar[bool] = False
 
     if TYPE_CHECKING:  # fields of every concrete class, in the order of each method's tradition
         norm: Any = None
@@ -140,8 +145,22 @@ class AbstractKrylovSolver(AbstractLinearSolver[KrylovState]):
         m = self.preconditioner
         if isinstance(m, AbstractLinearSolver):
             m = inverse_by(m, operator)
+        elif isinstance(m, AbstractPreconditioner):
+            self.check_preconditioner(m, operator)
+            m = m.init(operator)
         m = None if m is None else linearise(m)
         return KrylovState(operator, m, projector(self.nullspace, operator))
+
+    def check_preconditioner(
+        self, preconditioner: AbstractPreconditioner, operator: AbstractLinearOperator
+    ) -> None:
+        if self.in_the_middle and not preconditioner.keeps_definite(operator):
+            name = type(self).__name__
+            raise ValueError(
+                f"preconditioner: `{name}` needs one that is symmetric positive definite, which what "
+                f"`{preconditioner!r}` makes of this operator is not. Use `GMRES` or `BiCGStab` with it, "
+                "or another preconditioner (`preconditioners.AMG`, `IC`, `Jacobi`, …)."
+            )
 
     def compute(
         self, state: KrylovState, vector: PyTree[Array], options: Options
@@ -227,7 +246,8 @@ def _turn(
 
 def check_preconditioner_field(preconditioner: Any, flexible: bool = False) -> None:
     """Refuse, when a solver is made, what is no operator (nor, for flexible methods, a solver)."""
-    if preconditioner is None or isinstance(preconditioner, AbstractLinearOperator):
+    made = AbstractLinearOperator, AbstractPreconditioner
+    if preconditioner is None or isinstance(preconditioner, made):
         return
     if isinstance(preconditioner, AbstractLinearSolver):
         if flexible:
@@ -238,8 +258,8 @@ def check_preconditioner_field(preconditioner: Any, flexible: bool = False) -> N
             "(a factorization, say), else use `FGMRES`, which takes iterations too."
         )
     raise ValueError(
-        "preconditioner: must be an AbstractLinearOperator that approximates A⁻¹, or None; got "
-        f"{type(preconditioner).__name__}. {_WRAP}"
+        "preconditioner: must be an AbstractLinearOperator that approximates A⁻¹, one of "
+        f"`preconditioners`, or None; got {type(preconditioner).__name__}. {_WRAP}"
     )
 
 
@@ -295,7 +315,7 @@ def read_preconditioner(state: KrylovState, options: Options) -> AbstractLinearO
         if not isinstance(preconditioner, AbstractLinearOperator):
             raise ValueError(
                 "options['preconditioner']: must be an AbstractLinearOperator that approximates "
-                f"A⁻¹; got {type(preconditioner).__name__}. {_WRAP}"
+                f"A⁻¹, or one of `preconditioners`; got {type(preconditioner).__name__}. {_WRAP}"
             )
         preconditioner = linearise(preconditioner)
     if preconditioner is None:

@@ -53,6 +53,7 @@ class CG(AbstractKrylovSolver):
     max_steps: Steps = None
 
     needs_definite: ClassVar[bool] = True
+    in_the_middle: ClassVar[bool] = True
 
     def __check_init__(self) -> None:
         check_count("stabilise_every", self.stabilise_every, "the end only", optional=True)

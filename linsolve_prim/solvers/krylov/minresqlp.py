@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import jax.numpy as jnp
 from jaxtyping import Array, PyTree
@@ -89,6 +89,8 @@ class MINRESQLP(AbstractKrylovSolver):
 
     norm: NormLike = two_norm
     max_steps: Steps = None
+
+    in_the_middle: ClassVar[bool] = True
 
     def method(self, system: System) -> Method:
         problem, eps = system.problem, system.eps

@@ -72,6 +72,7 @@ class Chebyshev(AbstractKrylovSolver):
     upper: Tolerance = None
 
     needs_definite: ClassVar[bool] = True
+    in_the_middle: ClassVar[bool] = True
 
     def __check_init__(self) -> None:
         _check_real("lower", self.lower)

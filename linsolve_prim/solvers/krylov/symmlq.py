@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import jax.numpy as jnp
 from jaxtyping import Array, PyTree
@@ -52,6 +52,8 @@ class SYMMLQ(AbstractKrylovSolver):
 
     norm: NormLike = two_norm
     max_steps: Steps = None
+
+    in_the_middle: ClassVar[bool] = True
 
     def method(self, system: System) -> Method:
         skewed = is_skewed(system)

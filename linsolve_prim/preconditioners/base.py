@@ -1,0 +1,54 @@
+"""The contract of every preconditioner."""
+
+from __future__ import annotations
+
+import abc
+
+import equinox as eqx
+
+from ..operators import AbstractLinearOperator
+
+
+class AbstractPreconditioner(eqx.Module):
+    """How an operator M that approximates A⁻¹ is made from A.
+
+    A solver that is given one as its `preconditioner` (or a solve as `preconditioner=`) makes M for
+    the operator that it meets; under `jit`, `vmap` and `grad` as everything else. M carries no
+    tangents: a converged solution does not depend on it, and neither does its derivative. Adjoint
+    solves take Mᵀ.
+
+    While A changes, which of three things happens is said by what one passes:
+
+    | | |
+    |---|---|
+    | `preconditioner=P` | *rebuilt*: M is made for each operator that is met |
+    | `preconditioner=P.prepare(A)` | *refreshed*: what depends on the pattern of A, and what is costly (aggregates, interpolation), is kept; the rest follows the values of the operator that is met, on the device |
+    | `preconditioner=P.init(A)` | *kept*: M is an operator like any other, whatever is met |
+
+    **Required**: `init`, and `keeps_definite` where M is symmetric definite.
+
+    **Laws** (those of operators hold for M): M maps `A.out_structure()` to `A.in_structure()`, it is
+    linear, and it has a transpose: that of Mᵀ approximates A⁻ᵀ.
+    """
+
+    @abc.abstractmethod
+    def init(self, operator: AbstractLinearOperator) -> AbstractLinearOperator:
+        """M for this operator, of which values may be traced.
+
+        **Raises** `ValueError` or `TypeError` for operators that this preconditioner cannot be made for,
+        naming what it needs.
+        """
+
+    def prepare(self, operator: AbstractLinearOperator) -> AbstractPreconditioner:
+        """The same with all that need not be done again for an operator of the same pattern.
+
+        Called, with values that are not traced, before a solve is compiled. `self` if there is nothing
+        of the kind.
+        """
+        del operator
+        return self
+
+    def keeps_definite(self, operator: AbstractLinearOperator) -> bool:
+        """Whether M is symmetric (Hermitian) positive definite if A is: CG and MINRES ask for that."""
+        del operator
+        return False
