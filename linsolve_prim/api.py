@@ -45,6 +45,7 @@ from .operators import (
     unit_diagonal_tag,
     upper_triangular_tag,
 )
+from .preconditioners.base import AbstractPreconditioner
 from .primitive import (
     FORWARD,
     Failure,
@@ -54,7 +55,6 @@ from .primitive import (
     raise_if_failed,
 )
 from .primitive.call import Problem
-from .preconditioners.base import AbstractPreconditioner
 from .primitive.states import stop_gradient
 from .results import RESULTS, SUCCESSFUL, Solution
 from .solvers.base import AbstractLinearSolver

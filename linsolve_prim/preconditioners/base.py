@@ -17,13 +17,12 @@ class AbstractPreconditioner(eqx.Module):
     tangents: a converged solution does not depend on it, and neither does its derivative. Adjoint
     solves take Mᵀ.
 
-    While A changes, which of three things happens is said by what one passes:
+    While A changes, what one passes says which of three things happens:
 
-    | | |
-    |---|---|
-    | `preconditioner=P` | *rebuilt*: M is made for each operator that is met |
-    | `preconditioner=P.prepare(A)` | *refreshed*: what depends on the pattern of A, and what is costly (aggregates, interpolation), is kept; the rest follows the values of the operator that is met, on the device |
-    | `preconditioner=P.init(A)` | *kept*: M is an operator like any other, whatever is met |
+    - `preconditioner=P`: *rebuilt*. M is made for each operator that is met.
+    - `preconditioner=P.prepare(A)`: *refreshed*. What follows from the pattern of A, and what is costly
+      (aggregates, interpolation), is kept; the rest follows the values that are met, on the device.
+    - `preconditioner=P.init(A)`: *kept*. M is an operator like any other, whatever is met.
 
     **Required**: `init`, and `keeps_definite` where M is symmetric definite.
 
