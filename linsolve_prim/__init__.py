@@ -11,6 +11,7 @@ from importlib.metadata import version as _version
 
 from . import host as host
 from . import internal as internal
+from . import preconditioners as preconditioners
 from . import testing as testing
 from .adjoint import ImplicitAdjoint as ImplicitAdjoint
 from .api import invert as invert

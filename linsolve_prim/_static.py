@@ -94,3 +94,13 @@ def split(tree: PyTree) -> tuple[list[Any], Skeleton]:
 def is_concrete(tree: PyTree) -> bool:
     """Whether no array of a pytree is traced."""
     return not any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(tree))
+
+
+def stop_gradient(tree: PyTree) -> PyTree:
+    """The same pytree with its arrays shut off from differentiation.
+
+    Those that are not traced stay as they are: what is made of them can be made while tracing.
+    """
+    arrays, skeleton = split(tree)
+    traced = lambda x: isinstance(x, jax.core.Tracer)
+    return skeleton.fill([jax.lax.stop_gradient(x) if traced(x) else x for x in arrays])

@@ -11,18 +11,6 @@ from ._types import Options
 from .host.available import has_module
 from .operators import (
     AbstractLinearOperator,
-    AddLinearOperator,
-    ComposedLinearOperator,
-    ConjLinearOperator,
-    DiagonalLinearOperator,
-    DivLinearOperator,
-    IdentityLinearOperator,
-    MatrixLinearOperator,
-    MulLinearOperator,
-    NegLinearOperator,
-    PyTreeLinearOperator,
-    TaggedLinearOperator,
-    TridiagonalLinearOperator,
     is_diagonal,
     is_lower_triangular,
     is_negative_semidefinite,
@@ -30,7 +18,6 @@ from .operators import (
     is_tridiagonal,
     is_upper_triangular,
 )
-from .operators.damped import DampedLinearOperator
 from .results import RESULTS
 from .solvers import (
     CG,
@@ -48,8 +35,9 @@ from .solvers import (
 )
 from .solvers.base import AbstractLinearSolver
 from .solvers.structures import require_square
-from .sparse.operator import SparseLinearOperator, sparse_of
-from .sparse.triplets import TripletLinearOperator
+from .sparse.held import is_matrix_free as is_matrix_free
+from .sparse.held import is_sparse_operator as is_sparse_operator
+from .sparse.operator import sparse_of
 
 #: Up to this size an operator that is only known by its products is made dense (128 MiB in float64,
 #: and n products); beyond, a Krylov method takes its products one at a time.
@@ -64,34 +52,6 @@ class Choice(NamedTuple):
 
     solver: AbstractLinearSolver[Any]
     reason: str
-
-
-def is_matrix_free(operator: AbstractLinearOperator) -> bool:
-    """Whether an operator is known by its products only, so that its matrix costs n of them."""
-    held = (
-        MatrixLinearOperator,
-        PyTreeLinearOperator,
-        DiagonalLinearOperator,
-        TridiagonalLinearOperator,
-        IdentityLinearOperator,
-        SparseLinearOperator,
-        TripletLinearOperator,
-    )
-    if isinstance(operator, held):
-        return False
-    one = TaggedLinearOperator, MulLinearOperator, DivLinearOperator, NegLinearOperator
-    if isinstance(operator, (*one, ConjLinearOperator, DampedLinearOperator)):
-        return is_matrix_free(operator.operator)
-    if isinstance(operator, (AddLinearOperator, ComposedLinearOperator)):
-        return is_matrix_free(operator.operator1) or is_matrix_free(operator.operator2)
-    return True
-
-
-def is_sparse_operator(operator: AbstractLinearOperator) -> bool:
-    """Whether an operator is a sparse matrix (perhaps with more tags)."""
-    if isinstance(operator, TaggedLinearOperator):
-        return is_sparse_operator(operator.operator)
-    return isinstance(operator, (SparseLinearOperator, TripletLinearOperator))
 
 
 class AutoLinearSolver(AbstractLinearSolver[Any]):

@@ -6,22 +6,10 @@ import dataclasses
 import inspect
 from typing import Any
 
-import jax
-
-from .._static import split
+from .._static import stop_gradient as stop_gradient
 from ..operators import conj
 from ..solvers.base import AbstractLinearSolver
 from .call import Problem
-
-
-def stop_gradient(tree: Any) -> Any:
-    """The same pytree with its arrays shut off from differentiation.
-
-    Those that are not traced stay as they are: what is made of them can be made while tracing.
-    """
-    arrays, skeleton = split(tree)
-    traced = lambda x: isinstance(x, jax.core.Tracer)
-    return skeleton.fill([jax.lax.stop_gradient(x) if traced(x) else x for x in arrays])
 
 
 def _overrides(solver: Any, method: str) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from typing import NamedTuple
 
 import jax.numpy as jnp
@@ -12,16 +11,10 @@ from jaxtyping import Array
 
 from ...host.packing import RunTimePattern, pack
 from ...operators import AbstractLinearOperator, TaggedLinearOperator
+from ...sparse.full import full_pattern
 from ...sparse.operator import SparseLinearOperator
 from ...sparse.pattern import SparsityPattern
 from ...sparse.triplets import TripletLinearOperator
-
-
-@functools.lru_cache(maxsize=64)
-def _full(rows: int, columns: int) -> SparsityPattern:
-    indptr = np.arange(rows + 1) * columns
-    indices = np.tile(np.arange(columns), rows)
-    return SparsityPattern(indptr, indices, (rows, columns))
 
 
 def packed_parts(
@@ -43,7 +36,7 @@ def sparse_parts(operator: AbstractLinearOperator) -> tuple[Array, SparsityPatte
     if isinstance(operator, SparseLinearOperator):
         return operator.values, operator.pattern
     matrix = operator.as_matrix()
-    return jnp.reshape(matrix, -1), _full(*matrix.shape)
+    return jnp.reshape(matrix, -1), full_pattern(*matrix.shape)
 
 
 # ---- By columns, as most libraries take a matrix ---------------------------------------------------
