@@ -11,6 +11,7 @@ from importlib.metadata import version as _version
 
 from . import host as host
 from . import internal as internal
+from . import nonlinear as nonlinear
 from . import preconditioners as preconditioners
 from . import testing as testing
 from .adjoint import ImplicitAdjoint as ImplicitAdjoint
@@ -62,6 +63,18 @@ from .factorization import (
     update as update,
 )
 from .least_squares import lstsq as lstsq
+from .nonlinear import (
+    fixed_point as fixed_point,
+)
+from .nonlinear import (
+    minimize as minimize,
+)
+from .nonlinear import (
+    root_solve as root_solve,
+)
+from .nonlinear import (
+    solve_nonlinear as solve_nonlinear,
+)
 from .operators import (
     AbstractLinearOperator as AbstractLinearOperator,
 )

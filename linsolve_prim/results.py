@@ -84,6 +84,10 @@ class REASONS(eqx.Enumeration):
     )
     zero_rhs: Any = "The right-hand side is zero, so x = 0."
     failed: Any = "The solve failed; see `solution.result`."
+    step: Any = "Of a nonlinear solve: the last step was at most rtol·‖x‖."
+    gradient: Any = "Of a minimisation: the gradient is at most max(rtol·‖first gradient‖, atol)."
+    rounding: Any = "Of a minimisation: the function no longer falls, up to rounding."
+    claimed: Any = "The method's own test, which looks at no gradient."
 
 
 def member_name(item: Any, members: Any = RESULTS) -> Any:

@@ -1,0 +1,113 @@
+"""The derivative of what solves an equation, however it was found: the implicit function theorem.
+
+F(x(θ), θ) = 0 for all θ gives (∂F/∂x) x′ = −(∂F/∂θ) θ′: one linear solve for a tangent, its
+transpose for a cotangent. The rule calls the function that it is the rule of, so that x depends on θ
+in it, and holds to any order.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, PyTree
+
+from .._static import Skeleton, split
+from .._tree import tree_neg
+from .._types import is_inexact
+from ..adjoint import ImplicitAdjoint, as_adjoint
+from ..operators import AbstractLinearOperator
+from ..primitive import FORWARD, TANGENT, Failure, SolveCall, bind
+from ..primitive.call import Problem
+from ..primitive.outcome import deliver
+from ..primitive.states import stop_gradient
+from ..results import RESULTS, Solution
+from ..solvers.base import AbstractLinearSolver
+from .equation import Equation
+
+#: How x is found: (equation, method, x0) -> (x, result, statistics).
+Find = Callable[[Equation, Any, PyTree[Array]], tuple[PyTree[Array], RESULTS, dict[str, Any]]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Task:
+    """The static half of a nonlinear solve: hashable, so that equal solves are one compilation."""
+
+    find: Find
+    equation: Skeleton
+    rest: Skeleton  # of (method, x0, solver of derivatives, its settings)
+    throw: frozenset[int]
+    name: str | None
+
+
+def solve_implicitly(
+    find: Find,
+    equation: Equation,
+    method: Any,
+    x0: PyTree[Array],
+    solver: AbstractLinearSolver[Any],
+    adjoint: Any,
+    throw: frozenset[int],
+    name: str | None,
+) -> Solution:
+    """What `find` finds, with derivatives by the arrays of the equation; `solver` solves for them."""
+    own = as_adjoint(adjoint, {})
+    if own is not None and not isinstance(own, ImplicitAdjoint):
+        raise TypeError(
+            "adjoint: of a nonlinear solve it must be None, an AbstractLinearSolver or an "
+            f"ImplicitAdjoint; got {type(own).__name__}."
+        )
+    arrays, skeleton = split(equation)
+    others, rest = split(stop_gradient((method, x0, solver, own)))
+    task = Task(find, skeleton, rest, throw, name)
+    value, result, stats = _solved(task, arrays, others)
+    return Solution(value, result, stats, None)
+
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
+def _solved(task: Task, arrays: list[Array], others: list[Array]) -> tuple[Any, Any, Any]:
+    method, x0, _, _ = task.rest.fill(others)
+    value, result, stats = task.find(task.equation.fill(arrays), method, x0)
+    what = Failure(repr(method), FORWARD, task.name)
+    return deliver(value, result, stats, task.throw, what)
+
+
+@_solved.defjvp
+def _derivative(task: Task, primals: Any, tangents: Any) -> tuple[Any, Any]:
+    arrays, others = primals
+    value, result, stats = _solved(task, arrays, others)
+
+    def residual(*arrays: Array) -> PyTree[Array]:
+        return task.equation.fill(arrays).residual(value)
+
+    change = jax.jvp(residual, tuple(arrays), tuple(tangents[0]))[1]
+    operator = task.equation.fill(arrays).operator(value)
+    dx = _linear(task, others, operator, jax.tree.map(jnp.asarray, tree_neg(change)))
+    return (value, result, stats), (dx, *jax.tree.map(_no_tangent, (result, stats)))
+
+
+def _linear(
+    task: Task, others: list[Array], operator: AbstractLinearOperator, rhs: PyTree[Array]
+) -> PyTree[Array]:
+    """J⁻¹·rhs, on the tape as a tangent (and its transpose as a cotangent)."""
+    _, _, solver, adjoint = task.rest.fill(others)
+    options: dict[str, Any] = {}
+    if adjoint is not None:
+        solver = solver if adjoint.solver is None else adjoint.solver
+        options = adjoint.options or {}
+        adjoint = ImplicitAdjoint(x0=adjoint.x0)
+    operator, rhs, solver = solver.regularise(operator, rhs, options)
+    chosen, state = solver.start(stop_gradient(operator), options)
+    problem = Problem(operator, stop_gradient(state), options, chosen, adjoint, rhs)
+    call, operands = SolveCall.make(problem, throw=task.throw, kind=TANGENT, name=task.name)
+    return bind(call, operands)[0]
+
+
+def _no_tangent(x: Any) -> Any:
+    x = jnp.asarray(x)
+    return jnp.zeros_like(x) if is_inexact(x) else np.zeros(x.shape, jax.dtypes.float0)

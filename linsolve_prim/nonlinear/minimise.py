@@ -1,0 +1,157 @@
+"""`minimize`: SciPy's minimisers, Optimistix's and one of our own, with implicit derivatives."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, PyTree
+
+from .._static import split
+from ..auto import AutoLinearSolver
+from ..errors import WrongTypeError
+from ..primitive import FORWARD, Failure, failures
+from ..primitive.outcome import deliver
+from ..results import RESULTS, Solution
+from ..solvers.krylov.stopping import check_count, check_tolerance
+from .descent import GradientDescent
+from .equation import as_unknown, check_function
+from .implicit import solve_implicitly
+from .optimistix_methods import OptimistixMethod, as_optimistix
+from .scipy_methods import ScipyMethod, by_differences, scipy_name, scipy_names
+from .stationary import Stationary, as_bounds, make_stationary
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1, 2))
+def _find_in(problem: Any, method: Any, x0: Any, arrays: list[list[Array]]) -> Any:
+    fill = lambda skeleton, given: skeleton.fill(given)
+    problem, method, x0 = map(fill, (problem, method, x0), arrays)
+    return method.find(problem, x0)
+
+
+def _find(
+    problem: Stationary, method: Any, x0: PyTree[Array]
+) -> tuple[PyTree[Array], RESULTS, dict[str, Any]]:
+    if isinstance(method, ScipyMethod):
+        return method.find(problem, x0)
+    parts = [split(x) for x in (problem, method, x0)]
+    return _find_in(*(skeleton for _, skeleton in parts), [arrays for arrays, _ in parts])
+
+
+def minimize(
+    f: Callable[..., Any],
+    x0: PyTree[Any],
+    method: Any = "L-BFGS-B",
+    *,
+    args: tuple[Any, ...] = (),
+    bounds: Any = None,
+    rtol: float = 0.0,
+    atol: float | None = None,
+    max_steps: int | None = None,
+    options: dict[str, Any] | None = None,
+    autodiff: bool = True,
+    adjoint: Any = None,
+    throw: bool = True,
+    suppress: Any = (),
+    name: str | None = None,
+) -> Solution:
+    """A local minimiser of f(x, *args); of f(*x, *args) if `x0` is a tuple.
+
+    **Arguments**
+
+    - `f`: a function that returns one real number.
+    - `x0`: where to start: a pytree of real arrays or numbers. (No derivative flows into it.)
+    - `method`: any of `scipy.optimize.minimize` ("L-BFGS-B", "BFGS", "CG", "Newton-CG", "TNC",
+      "SLSQP", "trust-ncg", "Nelder-Mead", …, "L-BFGS" for "L-BFGS-B"), which loops on the host and
+      asks for compiled values, gradients and Hessian products, so that it is itself no part of a
+      compiled program; or one that is: "GD" (projected gradients with spectral steps),
+      `lp.nonlinear.GradientDescent(...)`, a minimiser of Optimistix, "optimistix.BFGS" and the like.
+    - `bounds`: `(lower, upper)`, each a number, `None` or a pytree like x0. For "GD", "L-BFGS-B",
+      "TNC", "SLSQP", "trust-constr", "Nelder-Mead", "Powell", "COBYLA", "COBYQA". Derivatives flow
+      into them.
+    - `rtol`, `atol`: success is max |∂f/∂xᵢ| ≤ max(rtol·(that at x0), atol); by default 1e-5
+      (float32: 1e-3). (With bounds: of x − P(x − ∇f).) Where f no longer falls along −∇f, up to
+      rounding, that is success as well. Methods without gradients take it as their own tolerance.
+    - `max_steps`, `options`: SciPy's `maxiter`, and its further options.
+    - `autodiff`: if `False`, f is called with NumPy arrays, and SciPy takes finite differences; then
+      there are no derivatives of the minimiser.
+    - `adjoint`: what solves with the Hessian for derivatives: a linear solver or `ImplicitAdjoint`.
+    - `throw`, `suppress`, `name`: as for `linear_solve`.
+
+    **Returns** a `Solution`; its `stats` have `"loss"`, `"gradient_norm"`, `"num_steps"`,
+    `"evaluations"` (of f, where they are counted) and `"reason"`.
+
+    **Raises** `NotConverged`, `Diverged`, `NonFiniteInputError`; `WrongTypeError` for a SciPy method
+    inside of `jax.jit` or `jax.vmap`, and for bounds that a method cannot take.
+
+    Derivatives by all that `f` captures, by `args` and `bounds`, are those of ∇f(x) = 0 (with active
+    bounds held), forward and reverse, to any order.
+    """
+    check_function(f, "f")
+    check_tolerance("rtol", rtol)
+    check_tolerance("atol", atol, optional=True)
+    check_count("max_steps", max_steps, "the method's own limit", optional=True)
+    of_x = (lambda x: f(*x, *args)) if isinstance(x0, tuple) else (lambda x: f(x, *args))
+    chosen = _chosen(method, rtol, atol, max_steps, options)
+    _check_bounds(chosen, bounds)
+    throwing = failures(throw, suppress)
+    x0 = as_unknown(x0)
+    if not autodiff:
+        return _without_autodiff(chosen, of_x, x0, bounds, throwing, name)
+    problem = make_stationary(of_x, x0, bounds)
+    solver = AutoLinearSolver(well_posed=True)
+    return solve_implicitly(_find, problem, chosen, x0, solver, adjoint, throwing, name)
+
+
+def _chosen(method: Any, rtol: Any, atol: Any, max_steps: Any, options: Any) -> Any:
+    """The method behind a name or an object."""
+    if isinstance(method, GradientDescent):
+        return method
+    if isinstance(method, str):
+        found = scipy_name(method)
+        if found is not None:
+            extra = tuple(sorted((options or {}).items()))
+            return ScipyMethod(found, rtol, atol, max_steps, extra)
+        if method.upper() == "GD":
+            steps = {} if max_steps is None else {"max_steps": max_steps}
+            return GradientDescent(rtol, atol, **steps)
+    own = as_optimistix(method, rtol, atol, max_steps)
+    if own is None:
+        raise WrongTypeError(
+            f"method: must be one of {', '.join(scipy_names())} (SciPy), 'GD', an optimistix minimiser "
+            f"or 'optimistix.NAME'; got {method!r}."
+        )
+    return own
+
+
+def _check_bounds(method: Any, bounds: Any) -> None:
+    takes = isinstance(method, GradientDescent) or (
+        isinstance(method, ScipyMethod) and method.traits.bounds
+    )
+    if bounds is not None and not takes:
+        raise WrongTypeError(
+            f"bounds: {method!r} takes none. Take 'L-BFGS-B', 'TNC', 'SLSQP', 'trust-constr', "
+            "'Nelder-Mead', 'Powell', 'COBYLA', 'COBYQA' or 'GD'."
+        )
+
+
+def _without_autodiff(
+    method: Any, f: Any, x0: Any, bounds: Any, throw: frozenset[int], name: str | None
+) -> Solution:
+    if not isinstance(method, ScipyMethod):
+        raise WrongTypeError(
+            f"autodiff: {method!r} needs derivatives by JAX. Take one of SciPy's methods, such as "
+            "'Nelder-Mead' or 'L-BFGS-B', or drop autodiff=False."
+        )
+    own = jax.tree.map(np.asarray, x0)
+    value, result, stats = by_differences(method, f, own, as_bounds(bounds, x0))
+    what = Failure(repr(method), FORWARD, name)
+    value = jax.tree.map(jnp.asarray, value)
+    return Solution(*deliver(value, result, stats, throw, what), None)
+
+
+__all__ = ["OptimistixMethod", "minimize"]
