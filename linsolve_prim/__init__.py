@@ -9,6 +9,7 @@ solution = lp.linear_solve(lp.MatrixLinearOperator(A), b, lp.LU())
 from importlib.metadata import PackageNotFoundError as _NotFound
 from importlib.metadata import version as _version
 
+from . import detection as detection
 from . import host as host
 from . import internal as internal
 from . import nonlinear as nonlinear
@@ -19,6 +20,8 @@ from .api import invert as invert
 from .api import linear_solve as linear_solve
 from .auto import AutoLinearSolver as AutoLinearSolver
 from .catalogue import list_solvers as list_solvers
+from .detection import linear_function as linear_function
+from .detection import materialise_sparse as materialise_sparse
 from .errors import (
     ConvergenceError as ConvergenceError,
 )

@@ -7,11 +7,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from ._tree import tree_zeros
 from ._types import structure_str
 from .auto import AutoLinearSolver, is_matrix_free
+from .functions import function_system
 from .operators import (
     AbstractLinearOperator,
-    FunctionLinearOperator,
     MatrixLinearOperator,
     has_unit_diagonal,
     is_diagonal,
@@ -45,8 +46,8 @@ def explain(A: Any, b: Any = None, solver: AbstractLinearSolver[Any] | None = No
 
     `A` and `b` are as for `solve`; a function needs `b` (to know its size).
     """
-    operator = _describe_operator(A, b)
     solver = AutoLinearSolver(well_posed=True) if solver is None else solver
+    operator, reason = _describe_operator(A, b, solver)
     promised = [name for name, has in _PROPERTIES.items() if has(operator)]
     lines = [
         f"operator: {type(operator).__name__}, {operator.out_size()}×{operator.in_size()}, from "
@@ -54,6 +55,8 @@ def explain(A: Any, b: Any = None, solver: AbstractLinearSolver[Any] | None = No
         + _held(operator),
         f"promised: {', '.join(promised) or 'nothing'}",
     ]
+    if reason:
+        lines.append(f"function: {reason}")
     if isinstance(solver, AutoLinearSolver):
         choice = solver.choose(operator)
         lines.append(f"solver: {choice.solver!r}, because {choice.reason}")
@@ -102,17 +105,19 @@ def _real_dtype(operator: AbstractLinearOperator) -> Any:
     return jnp.finfo(leaf.dtype).dtype
 
 
-def _describe_operator(A: Any, b: Any) -> AbstractLinearOperator:
+def _describe_operator(A: Any, b: Any, solver: Any) -> tuple[AbstractLinearOperator, str]:
+    """The operator, and how a function came to be it."""
     if isinstance(A, AbstractLinearOperator):
-        return A
+        return A, ""
     if is_sparse(A):
-        return from_any(A)
+        return from_any(A), ""
     if is_matrix(A):
         matrix = as_array(A, "A")
-        return MatrixLinearOperator(matrix.reshape((-1, *matrix.shape[-2:]))[0])
+        return MatrixLinearOperator(matrix.reshape((-1, *matrix.shape[-2:]))[0]), ""
     if callable(A):
         if b is None:
             raise ValueError("b: is needed to explain a function, to know its size; got None.")
-        like = jax.eval_shape(lambda: jax.tree.map(jnp.asarray, b))
-        return FunctionLinearOperator(A, like)
+        zeros = tree_zeros(jax.eval_shape(lambda: jax.tree.map(jnp.asarray, b)))
+        system = function_system(A, zeros, None, (), solver)
+        return system.operator, system.reason
     raise TypeError(f"A: must be an array, an operator or a function; got {type(A).__name__}.")

@@ -13,13 +13,14 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, PyTree
 
-from ._tree import tree_dtype, tree_sub
-from ._types import Options, inexact_asarray, is_array, structure_equal, structure_of, structure_str
+from ._tree import ravel, tree_dtype, unravel
+from ._types import Options, inexact_asarray, is_array, structure_of, structure_str
 from .api import linear_solve
 from .auto import AutoLinearSolver
 from .errors import PrecisionWarning, StructureError
+from .functions import flattened, function_system
 from .operators import AbstractLinearOperator, FunctionLinearOperator, MatrixLinearOperator
-from .operators.linearity import split_affine
+from .preconditioners.base import AbstractPreconditioner
 from .solvers import HostSolver
 from .solvers.base import AbstractLinearSolver
 from .sparse.operator import SparseLinearOperator
@@ -69,7 +70,7 @@ def solve(
     def one(operator: AbstractLinearOperator, rhs: PyTree[Array], options: Options) -> Any:
         return linear_solve(operator, rhs, solver, options=options, name=name, **settings).value
 
-    return dispatch(A, b, x0, preconditioner, args, one)
+    return dispatch(A, b, x0, preconditioner, args, one, solver)
 
 
 #: The solution of one system, given operator, right-hand side and options.
@@ -77,9 +78,18 @@ One: TypeAlias = Callable[[AbstractLinearOperator, PyTree[Array], Options], PyTr
 
 
 def dispatch(
-    A: Any, b: Any, x0: Any, preconditioner: Any, args: tuple[Any, ...], one: One
+    A: Any,
+    b: Any,
+    x0: Any,
+    preconditioner: Any,
+    args: tuple[Any, ...],
+    one: One,
+    solver: Any = None,
 ) -> PyTree[Array]:
-    """Make operators and right-hand sides of what describes systems, and solve each by `one`."""
+    """Make operators and right-hand sides of what describes systems, and solve each by `one`.
+
+    `solver` says whether a function had better be a matrix; with None it is known by its products.
+    """
     if isinstance(A, (SparseLinearOperator, TripletLinearOperator)):
         _no_args(args)
         return _solve_sparse(A, b, x0, preconditioner, one)
@@ -93,7 +103,7 @@ def dispatch(
         _no_args(args)
         return _solve_matrix(A, b, x0, preconditioner, one)
     elif callable(A):
-        operator, rhs = _from_function(A, b, x0, args)
+        return _solve_function(A, b, x0, preconditioner, args, one, solver)
     else:
         raise TypeError(
             "A: must be an array, a sparse matrix, an AbstractLinearOperator or a function; got "
@@ -142,9 +152,12 @@ def _no_args(args: tuple[Any, ...]) -> None:
         raise ValueError("args: are only taken when `A` is a function; drop them.")
 
 
-def as_operator(A: Any, structure: Any) -> AbstractLinearOperator:
-    """A matrix, function (of the given input structure) or operator as an operator."""
-    if isinstance(A, AbstractLinearOperator):
+def as_operator(A: Any, structure: Any) -> AbstractLinearOperator | AbstractPreconditioner:
+    """A matrix, function (of the given input structure) or operator as an operator.
+
+    What makes a preconditioner from the operator stays what it is.
+    """
+    if isinstance(A, (AbstractLinearOperator, AbstractPreconditioner)):
         return A
     if is_sparse(A):
         return from_any(A)
@@ -356,36 +369,23 @@ def _cast(x: Any, dtype: Any, argument: str) -> Array:
     return x.astype(dtype)
 
 
-def _from_function(
-    f: Callable[..., Any], b: PyTree[Any], x0: PyTree[Any], args: tuple[Any, ...]
-) -> tuple[FunctionLinearOperator, PyTree[Array]]:
-    """The linear part of an affine function as an operator, and b less its offset."""
-
-    def fn(x: PyTree[Array]) -> PyTree[Array]:
-        return jax.tree.map(inexact_asarray, f(x, *args))
-
-    rhs = jax.tree.map(inexact_asarray, b)
-    like = structure_of(rhs if x0 is None else jax.tree.map(inexact_asarray, x0))
-    out = structure_of(jax.eval_shape(fn, like))
-    shapes = lambda tree: [leaf.shape for leaf in jax.tree.leaves(tree)]
-    if jax.tree.structure(out) != jax.tree.structure(rhs) or shapes(out) != shapes(rhs):
-        raise StructureError(
-            f"A: the function returns {structure_str(out)} for an argument of structure "
-            f"{structure_str(like)}, but b has structure {structure_str(structure_of(rhs))}. They "
-            "must be the same; pass `x0` to say what x looks like if it does not look like b."
-        )
-    if not structure_equal(out, rhs):  # e.g. float64 or complex coefficients, and b is float32
-        dtype = jnp.promote_types(tree_dtype(out), tree_dtype(rhs))
-        precision = lambda d: jnp.finfo(d).dtype
-        if precision(tree_dtype(out)) != precision(tree_dtype(rhs)):
-            warnings.warn(
-                f"A returns {tree_dtype(out)} for b of dtype {tree_dtype(rhs)}: computing in {dtype}. "
-                "Cast one of them to silence this.",
-                PrecisionWarning,
-                stacklevel=5,
-            )
-        rhs = jax.tree.map(lambda a: a.astype(dtype), rhs)
-        like = jax.tree.map(lambda s: jax.ShapeDtypeStruct(s.shape, dtype), like)
-    linear, offset = split_affine(fn, like)
-    operator = FunctionLinearOperator(linear, like)
-    return operator, rhs if offset is None else tree_sub(rhs, offset)
+def _solve_function(
+    f: Callable[..., Any],
+    b: Any,
+    x0: Any,
+    preconditioner: Any,
+    args: tuple[Any, ...],
+    one: One,
+    solver: Any,
+) -> PyTree[Array]:
+    system = function_system(f, b, x0, args, solver, preconditioner is not None)
+    if system.structure is None:
+        return _solve_one(system.operator, system.rhs, x0, preconditioner, one)
+    if x0 is not None:
+        x0 = ravel(_cast_tree(x0, system.structure, "x0"), system.structure)
+    if callable(preconditioner) or isinstance(preconditioner, AbstractLinearOperator):
+        out = structure_of(jax.tree.map(inexact_asarray, b))
+        made = as_operator(preconditioner, out)
+        preconditioner = flattened(made) if isinstance(made, AbstractLinearOperator) else made
+    value = _solve_one(system.operator, system.rhs, x0, preconditioner, one)
+    return unravel(value, system.structure)

@@ -269,6 +269,7 @@ def test_explain_and_list():
     assert "LU()" in lp.explain(jnp.eye(3), jnp.ones(3))
     tagged = lp.MatrixLinearOperator(jnp.eye(3), lp.positive_semidefinite_tag)
     assert "Cholesky()" in lp.explain(tagged)
-    large = lambda x: 2.0 * x
-    assert "GMRES" in lp.explain(large, jnp.ones(10_000, DTYPE))
+    large = jnp.ones(10_000, DTYPE)
+    assert "GMRES" in lp.explain(jnp.cumsum, large)
+    assert "Diagonal" in lp.explain(lambda x: 2.0 * x, large)
     assert {"LU", "CG", "SVD"} <= {row.name for row in lp.list_solvers()}
