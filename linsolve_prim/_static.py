@@ -1,9 +1,11 @@
 """Splitting pytrees into what is traced and what is compiled in."""
 
 import dataclasses
+import hashlib
 from typing import Any
 
 import jax
+import numpy as np
 from jaxtyping import PyTree
 
 from ._types import is_array
@@ -104,3 +106,29 @@ def stop_gradient(tree: PyTree) -> PyTree:
     arrays, skeleton = split(tree)
     traced = lambda x: isinstance(x, jax.core.Tracer)
     return skeleton.fill([jax.lax.stop_gradient(x) if traced(x) else x for x in arrays])
+
+
+class FrozenArray:
+    """A NumPy array that is compiled in: read-only, hashed and compared by content."""
+
+    __slots__ = ("array", "digest")
+
+    array: np.ndarray
+    digest: bytes
+
+    def __init__(self, array: Any):
+        array = np.array(array)
+        array.flags.writeable = False
+        kind = f"{array.shape} {array.dtype.str}".encode()
+        state = hashlib.blake2b(kind, digest_size=16)
+        state.update(np.ascontiguousarray(array).data)
+        self.array, self.digest = array, state.digest()
+
+    def __hash__(self) -> int:
+        return int.from_bytes(self.digest[:7], "little")
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, FrozenArray) and self.digest == other.digest
+
+    def __repr__(self) -> str:
+        return f"array of {self.array.size}"

@@ -6,6 +6,7 @@ from typing import Any
 
 import equinox as eqx
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, PyTree
 
 from .._tree import ravel, tree_dtype, unravel
@@ -27,6 +28,7 @@ from ..sparse.algebra import as_sparse as as_sparse_or_none
 from ..sparse.full import full_pattern
 from ..sparse.held import is_matrix_free
 from ..sparse.operator import SparseLinearOperator, sparse_of
+from ..sparse.pattern import SparsityPattern
 from ..sparse.triplets import TripletLinearOperator
 
 #: Up to this size an operator that is known by its products only is made dense: n products, 128 MiB.
@@ -168,3 +170,20 @@ def as_inverse_of(
     if is_vector(given) and is_vector(wanted):
         return made
     return RaveledOperator(made, pack(given), pack(wanted))
+
+
+def full_diagonal(a: SparseLinearOperator) -> SparseLinearOperator:
+    """The same matrix with its whole diagonal stored."""
+    pattern = a.pattern
+    if pattern.has_full_diagonal():
+        return a
+
+    def make() -> tuple[SparsityPattern, np.ndarray]:
+        missing = np.flatnonzero(pattern.diagonal_slots() == pattern.nnz)
+        rows = np.concatenate([pattern.rows, missing])
+        columns = np.concatenate([pattern.indices, missing])
+        return SparsityPattern.from_coo(rows, columns, pattern.shape)
+
+    more, slots = pattern.cached("with its diagonal", make)
+    values = jnp.zeros(more.nnz, a.values.dtype).at[slots[: pattern.nnz]].set(a.values)
+    return SparseLinearOperator(values, more, a.tags)
