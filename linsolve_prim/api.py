@@ -236,13 +236,20 @@ def _solve(
 
 
 def _prepared(operator: Any, solver: Any, options: Any) -> tuple[Any, Any]:
-    """Solver and options with the part of their preconditioners that must be made from numbers."""
+    """Solver and options with those preconditioners made that must be made from numbers."""
+
+    def made(m: Any) -> Any:
+        if isinstance(m, AbstractPreconditioner) and m.needs_values and is_concrete(operator):
+            solver.check_preconditioner(m, operator)
+            return m.init(operator)
+        return m
+
     own = getattr(solver, "preconditioner", None)
+    if own is not None and (m := made(own)) is not own:
+        solver = dataclasses.replace(solver, preconditioner=m)
     given = options.get("preconditioner") if isinstance(options, dict) else None
-    if isinstance(own, AbstractPreconditioner) and is_concrete(operator):
-        solver = dataclasses.replace(solver, preconditioner=own.prepare(operator))
-    if isinstance(given, AbstractPreconditioner) and is_concrete(operator):
-        options = {**options, "preconditioner": given.prepare(operator)}
+    if given is not None and (m := made(given)) is not given:
+        options = {**options, "preconditioner": m}
     return solver, options
 
 

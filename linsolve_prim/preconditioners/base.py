@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import abc
+from typing import ClassVar
 
 import equinox as eqx
 
@@ -30,6 +31,10 @@ class AbstractPreconditioner(eqx.Module):
     linear, and it has a transpose: that of Mᵀ approximates A⁻ᵀ.
     """
 
+    #: Whether `init` looks at numbers, on the host: then it is called before a solve is compiled,
+    #: unless the operator is traced already.
+    needs_values: ClassVar[bool] = False
+
     @abc.abstractmethod
     def init(self, operator: AbstractLinearOperator) -> AbstractLinearOperator:
         """M for this operator, of which values may be traced.
@@ -41,8 +46,7 @@ class AbstractPreconditioner(eqx.Module):
     def prepare(self, operator: AbstractLinearOperator) -> AbstractPreconditioner:
         """The same with all that need not be done again for an operator of the same pattern.
 
-        Called, with values that are not traced, before a solve is compiled. `self` if there is nothing
-        of the kind.
+        `self` if there is nothing of the kind.
         """
         del operator
         return self

@@ -1,0 +1,175 @@
+"""Algebraic multigrid: set up on the host, applied on the device."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, ClassVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import scipy.sparse as sp
+
+from .._static import is_concrete
+from ..errors import StructureError, WrongTypeError
+from ..host.available import require
+from ..operators import AbstractLinearOperator
+from ..sparse.layouts import is_dia
+from ..sparse.operator import SparseLinearOperator, sparse_of
+from ..sparse.pattern import SparsityPattern
+from . import amg_setup as setup
+from .base import AbstractPreconditioner
+from .galerkin import AMGHierarchy, held, refreshable
+from .multigrid import Level, MultigridOperator, multigrid, promises_hermitian
+from .smoothers import Smoother
+
+CYCLES = ("V", "W", "F")
+
+
+class AMG(AbstractPreconditioner):
+    """One cycle of algebraic multigrid, for elliptic problems: iterations hardly grow with n.
+
+    PyAMG (Bell, Olson, Schroder, Southworth, 2023, JOSS 8(87), doi:10.21105/joss.05495) finds the
+    hierarchy on the host; it is applied on the device, as sparse products: in `jit`, `scan` and
+    `vmap`, on any device, without a callback.
+
+    - `method`: "smoothed_aggregation", "ruge_stuben" or "root_node".
+    - `near_nullspace`: `(n, k)`, vectors that A nearly annihilates (rigid body modes in elasticity);
+      the default is the constant. Not for "ruge_stuben".
+    - `block_size`: unknowns per node, which are aggregated together.
+    - `smoother`, `degree`: "chebyshev" or "l1_jacobi", and products per smoothing: see `Smoother`.
+    - `cycle`: "V", "W" or "F" (which is not symmetric, and so not for CG).
+    - `max_levels`, `max_coarse`: at most so many levels; down to that many unknowns, whose inverse is
+      held as a matrix.
+    - `settings`: further arguments of PyAMG's set-up (`strength`, `aggregate`, `smooth`, …).
+
+    **Rebuilt, refreshed, kept**: with `preconditioner=AMG()` PyAMG is called for each solve; under
+    `jit` of a function of A's values it cannot be, and the hierarchy is that of the graph of A, for
+    which only the pattern counts. With `AMG().prepare(A)` aggregates and interpolation are those of A,
+    and coarse operators are Galerkin products of the values that are met, computed on the device.
+    With `AMG().init(A)` it is an operator that stays.
+
+    **Raises** `ImportError`, with the remedy, if `pyamg` is not installed; `WrongTypeError` for an
+    operator that is not sparse.
+    """
+
+    method: str = "smoothed_aggregation"
+    near_nullspace: Any = dataclasses.field(default=None, kw_only=True)
+    block_size: int = dataclasses.field(default=1, kw_only=True)
+    smoother: str = dataclasses.field(default="chebyshev", kw_only=True)
+    degree: int = dataclasses.field(default=2, kw_only=True)
+    cycle: str = dataclasses.field(default="V", kw_only=True)
+    max_levels: int = dataclasses.field(default=20, kw_only=True)
+    max_coarse: int = dataclasses.field(default=300, kw_only=True)
+    settings: Any = dataclasses.field(default=None, kw_only=True)
+
+    needs_values: ClassVar[bool] = True
+
+    def __check_init__(self) -> None:
+        if self.method not in setup.METHODS:
+            raise ValueError(
+                f"method: must be one of {', '.join(setup.METHODS)}; got {self.method!r}."
+            )
+        if self.cycle not in CYCLES:
+            raise ValueError(f"cycle: must be one of {', '.join(CYCLES)}; got {self.cycle!r}.")
+        Smoother(self.smoother, self.degree)
+        if self.near_nullspace is not None and self.method == "ruge_stuben":
+            raise ValueError(
+                "near_nullspace: is for 'smoothed_aggregation' and 'root_node'; 'ruge_stuben' "
+                "interpolates by entries alone. Leave it out, or choose another method."
+            )
+        require("PyAMG", "pyamg")
+
+    def keeps_definite(self, operator: AbstractLinearOperator) -> bool:
+        return self.cycle != "F"
+
+    def init(self, operator: AbstractLinearOperator) -> MultigridOperator:
+        found = _sparse(operator)
+        if not is_concrete(found):
+            return self._of_graph(found.pattern, operator).init(operator)
+        matrix = setup.canonical(found.to_scipy())
+        hermitian = promises_hermitian(operator) or setup.is_hermitian(matrix)
+        *finer, last = self._build(matrix, hermitian)
+        levels = [self._level(level, hermitian) for level in finer]
+        if finer and is_dia(
+            found.pattern
+        ):  # products by diagonals are faster, and nothing is copied
+            levels[0] = dataclasses.replace(levels[0], operator=found)
+        coarsest = jnp.asarray(setup.inverse_of(last.matrix, hermitian))
+        smoother = Smoother(self.smoother, self.degree)
+        return multigrid(levels, coarsest, smoother, self.cycle, operator, hermitian)
+
+    def prepare(self, operator: AbstractLinearOperator) -> AMGHierarchy:
+        """Aggregates and interpolation of A; coarse operators follow the values that are met.
+
+        **Raises** `StructureError` if A's values are traced.
+        """
+        found = _sparse(operator)
+        if not is_concrete(found):
+            raise StructureError(
+                "operator: must have values that are not traced, since PyAMG looks at them; got "
+                "traced ones. Prepare outside of `jit`, with values that are typical."
+            )
+        matrix = setup.canonical(found.to_scipy())
+        hermitian = promises_hermitian(operator) or setup.is_hermitian(matrix)
+        return self._prepared(matrix, found.pattern, hermitian)
+
+    def _of_graph(self, pattern: SparsityPattern, operator: AbstractLinearOperator) -> AMGHierarchy:
+        """The hierarchy of the graph of a matrix, whose values are not known."""
+        dtype = np.dtype(operator.in_structure().dtype)
+        hermitian = promises_hermitian(operator)
+
+        def make() -> AMGHierarchy:
+            with jax.ensure_compile_time_eval():
+                return self._prepared(setup.graph_laplacian(pattern, dtype), pattern, hermitian)
+
+        if self.near_nullspace is not None or self.settings is not None:
+            return make()
+        return pattern.cached(("amg", repr(self), str(dtype), hermitian), make)
+
+    def _prepared(
+        self, matrix: sp.csr_matrix, pattern: SparsityPattern, hermitian: bool
+    ) -> AMGHierarchy:
+        levels = self._build(matrix, hermitian)
+        smoother = Smoother(self.smoother, self.degree)
+        return refreshable(levels, pattern, hermitian, smoother, self.cycle)
+
+    def _build(self, matrix: sp.csr_matrix, hermitian: bool) -> list[setup.HostLevel]:
+        settings: dict[str, Any] = {
+            "max_levels": self.max_levels,
+            "max_coarse": self.max_coarse,
+            "symmetry": "hermitian" if hermitian else "nonsymmetric",
+            "block_size": self.block_size,
+            **(self.settings or {}),
+        }
+        if self.near_nullspace is not None:
+            settings["B"] = np.asarray(self.near_nullspace, matrix.dtype)
+        return setup.build(matrix, self.method, settings)
+
+    def _level(self, level: setup.HostLevel, hermitian: bool) -> Level:
+        p, r = level.prolongation, level.restriction
+        assert p is not None
+        assert r is not None
+        scale = setup.diagonal_scale if self.smoother == "chebyshev" else setup.l1_scale
+        both = not hermitian  # else the cycle is its own transpose, up to conjugation
+        return Level(
+            held(level.matrix, both),
+            jnp.asarray(scale(level.matrix)),
+            held(p, both),
+            held(r, both),
+        )
+
+
+def _sparse(operator: AbstractLinearOperator) -> SparseLinearOperator:
+    found = sparse_of(operator)
+    if found is None:
+        raise WrongTypeError(
+            f"operator: `AMG` needs a sparse matrix; got {type(operator).__name__}. Make one by "
+            "`SparseLinearOperator.from_dense` or `materialise_sparse`, or use "
+            "`preconditioners.GeometricMultigrid` for a stencil on a grid."
+        )
+    if found.pattern.shape[0] != found.pattern.shape[1]:
+        raise StructureError(
+            f"operator: `AMG` needs a square matrix; got shape {found.pattern.shape}."
+        )
+    return found

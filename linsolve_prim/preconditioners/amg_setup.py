@@ -1,0 +1,132 @@
+"""Algebraic multigrid hierarchies by PyAMG, on the host: matrices, and bounds of their spectra."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+import scipy.sparse as sp
+
+from ..host.available import require
+from ..host.matrices import csr_of
+from ..sparse.pattern import SparsityPattern
+
+METHODS = ("smoothed_aggregation", "ruge_stuben", "root_node")
+_MAKERS = {
+    "smoothed_aggregation": "smoothed_aggregation_solver",
+    "ruge_stuben": "ruge_stuben_solver",
+    "root_node": "rootnode_solver",
+}
+#: Power steps of the estimate of λmax(D⁻¹A), which is then raised by a tenth, as PETSc does.
+POWER_STEPS = 10
+MARGIN = 1.1
+
+
+class HostLevel(NamedTuple):
+    """A level as PyAMG made it: `csr_matrix` A, and P and R, which the coarsest does not have."""
+
+    matrix: sp.csr_matrix
+    prolongation: sp.csr_matrix | None
+    restriction: sp.csr_matrix | None
+
+
+def build(matrix: sp.csr_matrix, method: str, settings: dict[str, Any]) -> list[HostLevel]:
+    """The hierarchy of a matrix; `settings` go to PyAMG as they are."""
+    pyamg = require("PyAMG", "pyamg")
+    settings = dict(settings)
+    block = settings.pop("block_size", 1)
+    if method == "ruge_stuben":
+        settings.pop("symmetry", None)
+        settings.pop("B", None)
+    elif block > 1:
+        matrix = matrix.tobsr((block, block))
+    with _same_numbers():
+        made = getattr(pyamg, _MAKERS[method])(matrix, **settings)
+    return [_host_level(level, matrix.dtype) for level in made.levels]
+
+
+@contextlib.contextmanager
+def _same_numbers() -> Iterator[None]:
+    """PyAMG's estimates start from NumPy's global random numbers: here always from the same."""
+    before = np.random.get_state()  # noqa: NPY002
+    np.random.seed(0)  # noqa: NPY002
+    try:
+        yield
+    finally:
+        np.random.set_state(before)  # noqa: NPY002
+
+
+def _host_level(level: Any, dtype: Any) -> HostLevel:
+    parts = (getattr(level, name, None) for name in ("A", "P", "R"))
+    # PyAMG computes in float64, whatever it is given
+    return HostLevel(*(None if part is None else canonical(part, dtype) for part in parts))
+
+
+def canonical(matrix: Any, dtype: Any = None) -> sp.csr_matrix:
+    """In compressed rows with sorted columns, none of them twice."""
+    csr = sp.csr_matrix(matrix, dtype=dtype)
+    csr.sum_duplicates()
+    return csr
+
+
+def is_hermitian(matrix: sp.csr_matrix) -> bool:
+    """Whether A = Aᴴ, to rounding."""
+    size = np.abs(matrix.data).max(initial=0)
+    eps = np.finfo(matrix.dtype).eps
+    return bool(np.abs((matrix - matrix.conj().T).data).max(initial=0) <= 8 * eps * size)
+
+
+def diagonal_scale(matrix: sp.csr_matrix) -> np.ndarray:
+    """1/(λ dᵢ) with λ ≥ λmax(D⁻¹A), nearly: the estimate of some power steps, with a margin.
+
+    It is at most what the rows' ℓ1 norms prove. Rows without diagonal are left as they are.
+    """
+    d = matrix.diagonal()
+    inverse = np.divide(1, d, out=np.zeros_like(d), where=d != 0)
+    proven = (np.abs(inverse) * row_sums(matrix)).max(initial=0)
+    v = np.random.default_rng(0).uniform(-1, 1, len(d)).astype(matrix.dtype)
+    estimate = proven
+    for _ in range(POWER_STEPS):
+        size = np.linalg.norm(v)
+        if not np.isfinite(size) or size == 0:
+            break
+        v = inverse * (matrix @ (v / size))
+        estimate = np.linalg.norm(v)
+    bound = min(MARGIN * estimate, proven)
+    real = np.zeros((), matrix.dtype).real.dtype
+    return inverse / np.asarray(bound if bound > 0 else 1, real)
+
+
+def row_sums(matrix: sp.csr_matrix) -> np.ndarray:
+    """The ℓ1 norms of the rows."""
+    return np.asarray(abs(matrix).sum(axis=1)).ravel()
+
+
+def l1_scale(matrix: sp.csr_matrix) -> np.ndarray:
+    """1/‖aᵢ‖₁, with the sign of the diagonal."""
+    sums = row_sums(matrix)
+    inverse = np.divide(1, sums, out=np.zeros_like(sums), where=sums > 0)
+    return (inverse * np.where(matrix.diagonal().real < 0, -1, 1)).astype(matrix.dtype)
+
+
+def inverse_of(matrix: sp.csr_matrix, hermitian: bool) -> np.ndarray:
+    """The pseudo-inverse of the coarsest matrix: near null vectors are left to the smoothers."""
+    return np.linalg.pinv(matrix.toarray(), rcond=cutoff(matrix.dtype), hermitian=hermitian)
+
+
+def cutoff(dtype: Any) -> float:
+    """Singular values below this, relative to the largest, count as zero."""
+    return float(np.finfo(dtype).eps) ** 0.75
+
+
+def graph_laplacian(pattern: SparsityPattern, dtype: np.dtype) -> sp.csr_matrix:
+    """A matrix of this pattern of which only the graph is known: all connections are as strong.
+
+    The diagonal is one more than the others' sum on the average, so that it is definite.
+    """
+    off = pattern.rows != pattern.indices
+    degrees = np.bincount(pattern.rows[off], minlength=pattern.shape[0])
+    values = np.where(off, -1.0, degrees[pattern.rows] + 1 / max(1, pattern.shape[0]))
+    return csr_of(pattern, values.astype(dtype))

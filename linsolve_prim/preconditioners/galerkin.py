@@ -1,0 +1,216 @@
+"""Multigrid hierarchies whose coarse operators follow the values of A, on the device.
+
+Interpolation P and restriction R stay, so that the values of RAP are a linear function of those of A.
+As RA(P·) they come from two products with sparse matrices that are written once: from A to AP, and
+from AP to RAP. No symbolic work is left, and nothing depends on values, so this stands in `jit`,
+`scan` and `vmap`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import scipy.sparse as sp
+from jaxtyping import Array
+
+from ..errors import StructureError, WrongTypeError
+from ..operators import AbstractLinearOperator
+from ..sparse import plans
+from ..sparse.layouts import is_dia
+from ..sparse.operator import SparseLinearOperator, sparse_of
+from ..sparse.padded import PaddedOperator, Slots, pick_slots, slots_of
+from ..sparse.pattern import SparsityPattern
+from . import amg_setup as setup
+from .base import AbstractPreconditioner
+from .multigrid import Level, MultigridOperator, multigrid
+from .smoothers import Smoother
+
+
+class Galerkin(eqx.Module):
+    """One level: what is needed to make it, and the values of the next, from its values.
+
+    - `slots`, `turned`: how A, and Aᵀ if it differs, stand for products. (None for the finest, if its
+      product goes by diagonals.)
+    - `diagonal`: where the diagonal is among the values; `size` where it is not.
+    - `to_product`, `to_coarse`: from the values of A to those of AP, and from these to those of RAP.
+    """
+
+    slots: Slots | None
+    turned: Slots | None
+    diagonal: Array
+    prolongation: PaddedOperator
+    restriction: PaddedOperator
+    to_product: PaddedOperator
+    to_coarse: PaddedOperator
+
+    def level(self, values: Array, own: SparseLinearOperator | None, smoother: Smoother) -> Level:
+        operator: AbstractLinearOperator
+        if self.slots is None:
+            assert own is not None
+            operator = own
+            absolute = SparseLinearOperator(jnp.abs(own.values), own.pattern)
+            norms = absolute.mv(jnp.ones(own.in_size(), absolute.values.dtype))
+        else:
+            n = len(self.diagonal)
+            other = None if self.turned is None else PaddedOperator.make(self.turned, values, n)
+            operator = PaddedOperator.make(self.slots, values, n, other)
+            norms = operator.row_norms()
+        scale = _scale(operator, pick_slots(values, self.diagonal), norms, smoother.name)
+        return Level(operator, scale, self.prolongation, self.restriction)
+
+    def coarse_values(self, values: Array) -> Array:
+        """The values of RAP."""
+        return self.to_coarse.mv(self.to_product.mv(values))
+
+
+class AMGHierarchy(AbstractPreconditioner):
+    """What `AMG().prepare(A)` returns: interpolation that is kept, for operators of A's pattern.
+
+    `init(B)` computes the coarse operators of B on the device; it can stand in `jit`, in a time loop,
+    and under `vmap` over coefficients. The further B is from A, the more iterations a solve takes; what
+    it converges to is the same.
+
+    **Raises** `StructureError` for an operator of another pattern.
+    """
+
+    levels: tuple[Galerkin, ...]
+    smoother: Smoother
+    pattern: SparsityPattern = eqx.field(static=True)
+    coarsest: SparsityPattern = eqx.field(static=True)
+    cycle: str = eqx.field(static=True)
+    hermitian: bool = eqx.field(static=True)
+
+    def keeps_definite(self, operator: AbstractLinearOperator) -> bool:
+        return self.cycle != "F"
+
+    def init(self, operator: AbstractLinearOperator) -> MultigridOperator:
+        found = self._checked(operator)
+        values, levels = found.values, []
+        for depth, level in enumerate(self.levels):
+            levels.append(level.level(values, found if depth == 0 else None, self.smoother))
+            values = level.coarse_values(values)
+        inverse = _inverse(SparseLinearOperator(values, self.coarsest).as_matrix(), self.hermitian)
+        return multigrid(levels, inverse, self.smoother, self.cycle, operator, self.hermitian)
+
+    def _checked(self, operator: AbstractLinearOperator) -> SparseLinearOperator:
+        found = sparse_of(operator)
+        if found is None:
+            raise WrongTypeError(
+                f"operator: must be a sparse matrix; got {type(operator).__name__}. Make one by "
+                "`SparseLinearOperator.from_dense` or `materialise_sparse`."
+            )
+        if found.pattern != self.pattern:
+            raise StructureError(
+                f"operator: must have the pattern for which the hierarchy was prepared, "
+                f"{self.pattern!r}; got {found.pattern!r}. Prepare another one."
+            )
+        return found
+
+    def __repr__(self) -> str:
+        sizes = [self.pattern.shape[0], *(level.prolongation.size for level in self.levels)]
+        return f"AMGHierarchy({' → '.join(map(str, sizes))}, cycle={self.cycle!r})"
+
+
+def _scale(operator: AbstractLinearOperator, d: Array, norms: Array, smoother: str) -> Array:
+    """The smoother's diagonal, as `amg_setup` computes it of matrices that are known."""
+    if smoother == "l1_jacobi":
+        sign = jnp.where(d.real < 0, -1, 1).astype(norms.dtype)
+        return (sign * jnp.where(norms > 0, 1 / jnp.where(norms > 0, norms, 1), 0)).astype(d.dtype)
+    inverse = jnp.where(d == 0, 0, 1 / jnp.where(d == 0, 1, d))
+    proven = jnp.max(jnp.abs(inverse) * norms)
+    start = np.random.default_rng(0).uniform(-1, 1, len(d)).astype(d.dtype)
+
+    def step(_: Any, carry: tuple[Array, Array]) -> tuple[Array, Array]:
+        v, size = carry
+        v = inverse * operator.mv(v / jnp.where(size > 0, size, 1).astype(v.dtype))
+        return v, jnp.linalg.norm(v)
+
+    v = jax.lax.optimization_barrier(jnp.asarray(start)) + 0 * d
+    _, estimate = jax.lax.fori_loop(0, setup.POWER_STEPS, step, (v, jnp.linalg.norm(v)))
+    bound = jnp.minimum(setup.MARGIN * estimate, proven)
+    return inverse / jnp.where(bound > 0, bound, 1).astype(d.dtype)
+
+
+def _inverse(matrix: Array, hermitian: bool) -> Array:
+    return jnp.linalg.pinv(matrix, rtol=setup.cutoff(matrix.dtype), hermitian=hermitian)
+
+
+# ---- Once, on the host ---------------------------------------------------------------------------
+
+
+def refreshable(
+    levels: Sequence[setup.HostLevel],
+    pattern: SparsityPattern,
+    hermitian: bool,
+    smoother: Smoother,
+    cycle: str,
+) -> AMGHierarchy:
+    """The hierarchy for all matrices of a pattern, with the interpolation of one of them."""
+    made, fine = [], pattern
+    for depth, level in enumerate(levels[:-1]):
+        by_diagonals = depth == 0 and is_dia(fine)
+        one, fine = _galerkin(level, fine, hermitian, by_diagonals)
+        made.append(one)
+    return AMGHierarchy(tuple(made), smoother, pattern, fine, cycle, hermitian)
+
+
+def _galerkin(
+    level: setup.HostLevel, fine: SparsityPattern, hermitian: bool, by_diagonals: bool
+) -> tuple[Galerkin, SparsityPattern]:
+    """A level, and the pattern of the next."""
+    p, r = level.prolongation, level.restriction
+    assert p is not None
+    assert r is not None
+    first = plans.product(fine, SparsityPattern.from_scipy(p))
+    second = plans.product(SparsityPattern.from_scipy(r), first.pattern)
+    slots = None if by_diagonals else _on_device(slots_of(fine.indptr, fine.indices))
+    turned = None
+    if not (hermitian or by_diagonals):
+        own = slots_of(fine.T.indptr, fine.T.indices)
+        turned = _on_device(_reordered(own, fine.transpose_order))
+    made = Galerkin(
+        slots,
+        turned,
+        jnp.asarray(fine.diagonal_slots()),
+        held(p, not hermitian),
+        held(r, not hermitian),
+        _map(first.slots, first.first, p.data[first.second], first.pattern.nnz, fine.nnz),
+        _map(
+            second.slots,
+            second.second,
+            r.data[second.first],
+            second.pattern.nnz,
+            first.pattern.nnz,
+        ),
+    )
+    return made, second.pattern
+
+
+def _map(
+    rows: np.ndarray, columns: np.ndarray, weights: np.ndarray, m: int, n: int
+) -> PaddedOperator:
+    """The matrix `(m, n)` of entries whose rows are sorted."""
+    indptr = np.concatenate([[0], np.cumsum(np.bincount(rows, minlength=m))])
+    return PaddedOperator.make(slots_of(indptr, columns), weights, n)
+
+
+def _reordered(slots: Slots, order: np.ndarray) -> Slots:
+    """Slots of Aᵀ among the values of A."""
+    order = np.append(order, len(order)).astype(slots.slots.dtype)
+    tail = None if slots.tail_slots is None else order[slots.tail_slots]
+    return slots._replace(slots=order[slots.slots], tail_slots=tail)
+
+
+def _on_device(slots: Slots) -> Slots:
+    return Slots(*(None if part is None else jnp.asarray(part) for part in slots))
+
+
+def held(matrix: sp.csr_matrix, both: bool) -> PaddedOperator:
+    """A matrix for products on the device, with its transpose where that will be needed."""
+    other = PaddedOperator.of_scipy(setup.canonical(matrix.T)) if both else None
+    return PaddedOperator.of_scipy(matrix, other)

@@ -1,0 +1,152 @@
+"""Multigrid cycles on the device: what algebraic and geometric hierarchies share."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array
+
+from .._types import Structure
+from ..operators import (
+    AbstractLinearOperator,
+    conj,
+    is_negative_semidefinite,
+    is_positive_semidefinite,
+    is_symmetric,
+    negative_semidefinite_tag,
+    positive_semidefinite_tag,
+    symmetric_tag,
+)
+from .smoothers import Smoother
+
+
+class Level(eqx.Module):
+    """A level but the coarsest: the operator A, how it is smoothed, and how it meets the next level.
+
+    - `operator`: A, for arrays of any one shape.
+    - `scale`: an array that broadcasts against the unknowns: the smoother's diagonal.
+    - `prolongation`, `restriction`: P from the next level's unknowns, and R to them.
+    """
+
+    operator: AbstractLinearOperator
+    scale: Array
+    prolongation: AbstractLinearOperator
+    restriction: AbstractLinearOperator
+
+    def turned(self) -> Level:
+        """The level of Aᵀ, on which P and R change places."""
+        p, r = self.prolongation.transpose(), self.restriction.transpose()
+        return Level(self.operator.transpose(), self.scale, r, p)
+
+
+class MultigridOperator(AbstractLinearOperator):
+    """r ↦ what one cycle from zero makes of Ax = r: an approximation of A⁻¹.
+
+    - `levels`: from the finest.
+    - `coarsest`: the (pseudo-)inverse of the coarsest operator, a dense matrix.
+    - `smoother`: the same polynomial before and after, so that the cycle is symmetric if A is.
+    - `cycle`: "V"; "W", which visits each coarser level twice; "F", a W whose second visit is a V.
+    - `hermitian`: whether M = Mᴴ, because A is, and the cycle is no F.
+    """
+
+    levels: tuple[Level, ...]
+    coarsest: Array
+    smoother: Smoother
+    cycle: str = eqx.field(static=True)
+    hermitian: bool = eqx.field(static=True)
+    tags: frozenset[object] = eqx.field(static=True)
+
+    def mv(self, vector: Array) -> Array:
+        return self._cycle(0, vector, self.cycle)
+
+    def _cycle(self, depth: int, r: Array, kind: str) -> Array:
+        if depth == len(self.levels):
+            return (self.coarsest @ r.ravel()).reshape(r.shape)
+        level = self.levels[depth]
+        apply = level.operator.mv
+        x, r = self.smoother.before(apply, level.scale, r)
+        d = self._correction(depth, r, kind)
+        return self.smoother.after(apply, level.scale, x, r, d)
+
+    def _correction(self, depth: int, r: Array, kind: str) -> Array:
+        level = self.levels[depth]
+        coarse = level.restriction.mv(r)
+        x = self._cycle(depth + 1, coarse, kind)
+        if kind != "V" and depth + 1 < len(self.levels):
+            left = coarse - self.levels[depth + 1].operator.mv(x)
+            x = x + self._cycle(depth + 1, left, "V" if kind == "F" else kind)
+        return level.prolongation.mv(x)
+
+    def transpose(self) -> MultigridOperator:
+        if is_symmetric(self):
+            return self
+        if self.hermitian:  # and complex
+            return conj(self)
+        if self.cycle == "F":
+            raise NotImplementedError(
+                "cycle: an F cycle of an unsymmetric operator has no transpose here, which adjoint "
+                "solves need. Use cycle='V' or 'W'."
+            )
+        levels = tuple(level.turned() for level in self.levels)
+        turned = self.coarsest.T
+        return MultigridOperator(levels, turned, self.smoother, self.cycle, False, frozenset())
+
+    def in_structure(self) -> Structure:
+        if self.levels:
+            return self.levels[0].operator.out_structure()
+        return jax.ShapeDtypeStruct(self.coarsest.shape[1:], self.coarsest.dtype)
+
+    def out_structure(self) -> Structure:
+        if self.levels:
+            return self.levels[0].operator.in_structure()
+        return jax.ShapeDtypeStruct(self.coarsest.shape[:1], self.coarsest.dtype)
+
+
+@conj.register(MultigridOperator)
+def _conj(operator: MultigridOperator) -> MultigridOperator:
+    def flip(x: Any) -> Any:
+        if isinstance(x, AbstractLinearOperator):
+            return conj(x)
+        return x.conj() if jnp.iscomplexobj(x) else x
+
+    inner = lambda x: isinstance(x, AbstractLinearOperator) and x is not operator
+    return jax.tree.map(flip, operator, is_leaf=inner)
+
+
+def promises_hermitian(operator: AbstractLinearOperator) -> bool:
+    """Whether its tags promise A = Aᴴ."""
+    if is_positive_semidefinite(operator) or is_negative_semidefinite(operator):
+        return True
+    real = not jnp.issubdtype(operator.in_structure().dtype, jnp.complexfloating)
+    return real and is_symmetric(operator)
+
+
+def inherited_tags(operator: AbstractLinearOperator, hermitian: bool) -> frozenset[object]:
+    """What is true of a symmetric cycle for A: it is symmetric and definite if A is."""
+    if not hermitian:
+        return frozenset()
+    tags: set[object] = set()
+    if is_positive_semidefinite(operator):
+        tags.add(positive_semidefinite_tag)
+    if is_negative_semidefinite(operator):
+        tags.add(negative_semidefinite_tag)
+    if not jnp.issubdtype(operator.in_structure().dtype, jnp.complexfloating):
+        tags.add(symmetric_tag)
+    return frozenset(tags)
+
+
+def multigrid(
+    levels: Any,
+    coarsest: Array,
+    smoother: Smoother,
+    cycle: str,
+    operator: AbstractLinearOperator,
+    hermitian: bool,
+) -> MultigridOperator:
+    """The cycle for A, with what is true of it."""
+    own = hermitian and cycle != "F"
+    tags = inherited_tags(operator, own)
+    return MultigridOperator(tuple(levels), coarsest, smoother, cycle, own, tags)

@@ -1,0 +1,78 @@
+"""Polynomial smoothers, which need products only, and so run on any device."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array
+
+Apply = Callable[[Array], Array]
+
+NAMES = ("chebyshev", "l1_jacobi")
+
+
+class Smoother(eqx.Module):
+    """x ← x + q(SA)S(b − Ax) with a polynomial q of degree `degree` − 1, and a diagonal S.
+
+    - "chebyshev": polynomials of the fourth kind, for S = D⁻¹/λ with λ ≥ λmax(D⁻¹A). They are small
+      where a coarse grid cannot correct, with no other bound to be chosen. (Lottes, "Optimal
+      polynomial smoothers for multigrid V-cycles", 2023, doi:10.1002/nla.2518, Algorithm 4.1.)
+    - "l1_jacobi": `degree` steps with S the inverse of the rows' ℓ1 norms, which converge for each
+      definite A. (Baker, Falgout, Kolev, Yang, "Multigrid smoothers for ultraparallel
+      computing", 2011, doi:10.1137/100798806.)
+
+    Both are steps x ← x + d, r ← r − Ad, d ← αd + βSr, one product each.
+    """
+
+    name: str = eqx.field(static=True)
+    degree: int = eqx.field(static=True)
+
+    def __check_init__(self) -> None:
+        if self.name not in NAMES:
+            raise ValueError(f"smoother: must be one of {', '.join(NAMES)}; got {self.name!r}.")
+        if not (isinstance(self.degree, int) and self.degree >= 1):
+            raise ValueError(f"degree: must be a positive integer; got {self.degree!r}.")
+
+    def _coefficients(self) -> list[tuple[float, float]]:
+        """(α, β) with which each of the `degree` directions is made; the first has α = 0."""
+        if self.name == "l1_jacobi":
+            return [(0.0, 1.0)] * self.degree
+        later = [((2 * k - 1) / (2 * k + 3), (8 * k + 4) / (2 * k + 3)) for k in range(self.degree)]
+        return [(0.0, 4 / 3), *later[1:]]
+
+    def before(self, apply: Apply, scale: Array, r: Array) -> tuple[Array, Array]:
+        """From zero: x and the residual that it leaves. `degree` products."""
+        (_, beta), *rest = self._coefficients()
+        d = beta * (scale * r)
+        x, r, _ = self._steps(apply, scale, jnp.zeros_like(r), r, d, [*rest, (0.0, 0.0)])
+        return x, r
+
+    def after(self, apply: Apply, scale: Array, x: Array, r: Array, d: Array) -> Array:
+        """x + d smoothed, where r is the residual of x. `degree` products."""
+        x, _, d = self._steps(apply, scale, x, r, d, self._coefficients())
+        return x + d
+
+    def _steps(
+        self,
+        apply: Apply,
+        scale: Array,
+        x: Array,
+        r: Array,
+        d: Array,
+        coefficients: list[tuple[float, float]],
+    ) -> tuple[Array, Array, Array]:
+        alphas, betas = (jnp.array(c, r.dtype) for c in zip(*coefficients))
+
+        # A loop, so that the product is compiled once.
+        def step(carry: tuple[Array, Array, Array], ab: tuple[Array, Array]) -> tuple:
+            x, r, d = carry
+            alpha, beta = ab
+            x = x + d
+            r = r - apply(d)
+            return (x, r, alpha * d + beta * (scale * r)), None
+
+        (x, r, d), _ = jax.lax.scan(step, (x, r, d), (alphas, betas))
+        return x, r, d
