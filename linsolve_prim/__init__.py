@@ -15,7 +15,18 @@ from . import internal as internal
 from . import nonlinear as nonlinear
 from . import preconditioners as preconditioners
 from . import testing as testing
-from .adjoint import ImplicitAdjoint as ImplicitAdjoint
+from .adjoint import (
+    ImplicitAdjoint as ImplicitAdjoint,
+)
+from .adjoint import (
+    OneStepAdjoint as OneStepAdjoint,
+)
+from .adjoint import (
+    StochasticAdjoint as StochasticAdjoint,
+)
+from .adjoint import (
+    UnrolledAdjoint as UnrolledAdjoint,
+)
 from .api import invert as invert
 from .api import linear_solve as linear_solve
 from .auto import AutoLinearSolver as AutoLinearSolver

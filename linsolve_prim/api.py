@@ -24,7 +24,7 @@ from ._types import (
     structure_of,
     structure_str,
 )
-from .adjoint import as_adjoint
+from .adjoint import UnrolledAdjoint, as_adjoint, solve_unrolled
 from .auto import AutoLinearSolver
 from .errors import StructureError, WrongTypeError
 from .operators import (
@@ -93,8 +93,9 @@ def linear_solve(
     - `throw`: whether a failure raises. If `False`, look at `solution.result`; then the compiled
       program holds no host callback. It governs the tangent and cotangent solves as well.
     - `suppress`: exceptions of ours that are not to be raised, as `(lp.NotConverged,)`.
-    - `adjoint`: settings for those: a solver, or an `ImplicitAdjoint`. By default they inherit
-      the solver and its factorization.
+    - `adjoint`: how derivatives are found: a solver for them, `ImplicitAdjoint`, `UnrolledAdjoint`,
+      `OneStepAdjoint` or `StochasticAdjoint`. By default they inherit the solver and its
+      factorization.
     - `name`: how messages call this solve.
 
     **Returns** a `Solution(value, result, stats, state)`; `value` has `operator.in_structure()`.
@@ -216,8 +217,10 @@ def _solve(
         )
     fixed = stop_gradient(operator)
     options = _with_preconditioner(fixed, solver, options)
-    adjoint = _adjoint(adjoint, options, fixed)
     operator, vector, solver = solver.regularise(operator, vector, options)
+    if isinstance(adjoint, UnrolledAdjoint):
+        return solve_unrolled(operator, vector, solver, options, adjoint, throw=throw, name=name)
+    adjoint = _adjoint(adjoint, options, fixed)
     if state is sentinel:
         chosen, inner = _started(solver, stop_gradient(operator), options)
         state = inner if chosen is solver else (chosen, inner)

@@ -12,7 +12,7 @@ from jax.test_util import check_grads
 
 import linsolve_prim as lp
 from linsolve_prim.nonlinear import Anderson, Newton, newton_krylov
-from linsolve_prim.nonlinear.roots import _find_in
+from linsolve_prim.nonlinear.implicit import _compiled
 from linsolve_prim.results import REASONS, RESULTS, member_name
 
 N = 24
@@ -263,10 +263,10 @@ def test_equal_solves_are_one_compilation():
         return lp.root_solve(lambda x: x**3 - y, jnp.ones((), DTYPE), method).value
 
     find(jnp.asarray(2.0, DTYPE))
-    size = _find_in._cache_size()
+    size = _compiled._cache_size()
     for y in (3.0, 4.0, 5.0):
         find(jnp.asarray(y, DTYPE))
-    assert _find_in._cache_size() == size
+    assert _compiled._cache_size() == size
 
 
 def test_an_exact_guess_and_a_tolerance_of_the_residual():

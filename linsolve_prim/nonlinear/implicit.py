@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -28,17 +27,29 @@ from ..primitive.outcome import deliver
 from ..primitive.states import stop_gradient
 from ..results import RESULTS, Solution
 from ..solvers.base import AbstractLinearSolver
-from .equation import Equation
 
-#: How x is found: (equation, method, x0) -> (x, result, statistics).
-Find = Callable[[Equation, Any, PyTree[Array]], tuple[PyTree[Array], RESULTS, dict[str, Any]]]
+Found = tuple[PyTree[Array], RESULTS, dict[str, Any]]
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1, 2))
+def _compiled(equation: Any, method: Any, x0: Any, arrays: list[list[Array]]) -> Found:
+    fill = lambda skeleton, given: skeleton.fill(given)
+    equation, method, x0 = map(fill, (equation, method, x0), arrays)
+    return method.find(equation, x0)
+
+
+def find(equation: Any, method: Any, x0: PyTree[Array]) -> Found:
+    """`method.find(equation, x0)`, compiled once for equal equations, if it can be."""
+    if getattr(method, "runs_on_host", False):
+        return method.find(equation, x0)
+    parts = [split(x) for x in (equation, method, x0)]
+    return _compiled(*(skeleton for _, skeleton in parts), [arrays for arrays, _ in parts])
 
 
 @dataclasses.dataclass(frozen=True)
 class Task:
     """The static half of a nonlinear solve: hashable, so that equal solves are one compilation."""
 
-    find: Find
     equation: Skeleton
     rest: Skeleton  # of (method, x0, solver of derivatives, its settings)
     throw: frozenset[int]
@@ -46,8 +57,7 @@ class Task:
 
 
 def solve_implicitly(
-    find: Find,
-    equation: Equation,
+    equation: Any,
     method: Any,
     x0: PyTree[Array],
     solver: AbstractLinearSolver[Any],
@@ -55,16 +65,19 @@ def solve_implicitly(
     throw: frozenset[int],
     name: str | None,
 ) -> Solution:
-    """What `find` finds, with derivatives by the arrays of the equation; `solver` solves for them."""
+    """What `method` finds, with derivatives by the arrays of the equation; `solver` solves for them.
+
+    An equation has `residual(x)` and `operator(x)`, its Jacobian; a method `find(equation, x0)`.
+    """
     own = as_adjoint(adjoint, {})
-    if own is not None and not isinstance(own, ImplicitAdjoint):
+    if own is not None and own.sketch is not None:
         raise TypeError(
-            "adjoint: of a nonlinear solve it must be None, an AbstractLinearSolver or an "
-            f"ImplicitAdjoint; got {type(own).__name__}."
+            "adjoint: of a nonlinear solve it must be None, an AbstractLinearSolver, an ImplicitAdjoint "
+            f"or a OneStepAdjoint; got {type(adjoint).__name__}."
         )
     arrays, skeleton = split(equation)
     others, rest = split(stop_gradient((method, x0, solver, own)))
-    task = Task(find, skeleton, rest, throw, name)
+    task = Task(skeleton, rest, throw, name)
     value, result, stats = _solved(task, arrays, others)
     return Solution(value, result, stats, None)
 
@@ -72,7 +85,7 @@ def solve_implicitly(
 @functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
 def _solved(task: Task, arrays: list[Array], others: list[Array]) -> tuple[Any, Any, Any]:
     method, x0, _, _ = task.rest.fill(others)
-    value, result, stats = task.find(task.equation.fill(arrays), method, x0)
+    value, result, stats = find(task.equation.fill(arrays), method, x0)
     what = Failure(repr(method), FORWARD, task.name)
     return deliver(value, result, stats, task.throw, what)
 

@@ -2,44 +2,26 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, PyTree
+from jaxtyping import PyTree
 
-from .._static import split
 from ..auto import AutoLinearSolver
 from ..errors import WrongTypeError
 from ..primitive import FORWARD, Failure, failures
 from ..primitive.outcome import deliver
-from ..results import RESULTS, Solution
+from ..results import Solution
 from ..solvers.krylov.stopping import check_count, check_tolerance
 from .descent import GradientDescent
 from .equation import as_unknown, check_function
 from .implicit import solve_implicitly
 from .optimistix_methods import OptimistixMethod, as_optimistix
 from .scipy_methods import ScipyMethod, by_differences, scipy_name, scipy_names
-from .stationary import Stationary, as_bounds, make_stationary
-
-
-@functools.partial(jax.jit, static_argnums=(0, 1, 2))
-def _find_in(problem: Any, method: Any, x0: Any, arrays: list[list[Array]]) -> Any:
-    fill = lambda skeleton, given: skeleton.fill(given)
-    problem, method, x0 = map(fill, (problem, method, x0), arrays)
-    return method.find(problem, x0)
-
-
-def _find(
-    problem: Stationary, method: Any, x0: PyTree[Array]
-) -> tuple[PyTree[Array], RESULTS, dict[str, Any]]:
-    if isinstance(method, ScipyMethod):
-        return method.find(problem, x0)
-    parts = [split(x) for x in (problem, method, x0)]
-    return _find_in(*(skeleton for _, skeleton in parts), [arrays for arrays, _ in parts])
+from .stationary import as_bounds, make_stationary
 
 
 def minimize(
@@ -104,7 +86,7 @@ def minimize(
         return _without_autodiff(chosen, of_x, x0, bounds, throwing, name)
     problem = make_stationary(of_x, x0, bounds)
     solver = AutoLinearSolver(well_posed=True)
-    return solve_implicitly(_find, problem, chosen, x0, solver, adjoint, throwing, name)
+    return solve_implicitly(problem, chosen, x0, solver, adjoint, throwing, name)
 
 
 def _chosen(method: Any, rtol: Any, atol: Any, max_steps: Any, options: Any) -> Any:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -10,31 +9,15 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, PyTree
 
-from .._static import split
 from .._tree import tree_sub
 from .._types import inexact_asarray, structure_equal, structure_of, structure_str
 from ..errors import StructureError
 from ..primitive import failures
-from ..results import RESULTS, Solution
+from ..results import Solution
 from .anderson import Anderson, minus
-from .equation import Equation, as_unknown, check_function, make_equation
+from .equation import as_unknown, check_function, make_equation
 from .implicit import solve_implicitly
 from .newton import Newton, check_finder
-
-
-@functools.partial(jax.jit, static_argnums=(0, 1, 2))
-def _find_in(equation: Any, method: Any, x0: Any, arrays: list[list[Array]]) -> Any:
-    fill = lambda skeleton, given: skeleton.fill(given)
-    equation, method, x0 = map(fill, (equation, method, x0), arrays)
-    return method.find(equation, x0)
-
-
-def _find(
-    equation: Equation, method: Any, x0: PyTree[Array]
-) -> tuple[PyTree[Array], RESULTS, dict[str, Any]]:
-    """`method.find`, compiled once for equal equations and methods."""
-    parts = [split(x) for x in (equation, method, x0)]
-    return _find_in(*(skeleton for _, skeleton in parts), [arrays for arrays, _ in parts])
 
 
 def root_solve(
@@ -82,7 +65,6 @@ def root_solve(
     equation = make_equation(lambda x: f(x, *args), x0, of_x, tags)
     finder = check_finder(solver, Newton())
     return solve_implicitly(
-        _find,
         equation,
         finder,
         x0,
@@ -171,7 +153,6 @@ def fixed_point(
     equation = make_equation(minus(of_x), x0)
     finder = check_finder(solver, Anderson())
     return solve_implicitly(
-        _find,
         equation,
         finder,
         x0,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import warnings
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -77,6 +77,8 @@ class ScipyMethod:
     atol: float | None
     max_steps: int | None
     options: tuple[tuple[str, Any], ...] = ()
+
+    runs_on_host: ClassVar[bool] = True
 
     @property
     def traits(self) -> _Traits:

@@ -2,8 +2,8 @@
 
 It is the identity on what such an iteration returns. Where it is evaluated, the tapes that are open
 are told, and a failure is raised: eagerly by its own class, in a compiled program by a callback that
-the lowering adds, after all `vmap`s, so that a batch is one record and one exception. Derivatives do
-not reach it: they are those of `nonlinear/implicit.py`.
+the lowering adds, after all `vmap`s, so that a batch is one record and one exception. Tangents pass
+it by.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax.extend.core import Primitive
-from jax.interpreters import batching, mlir
+from jax.interpreters import ad, batching, mlir
 
 from .._recording import tapes_of, told_when_run
 from .._static import Skeleton, split
@@ -90,6 +90,13 @@ def _batched(arrays: Any, dims: Any, *, ending: Ending) -> tuple[list[Any], list
 
 
 batching.primitive_batchers[outcome_p] = _batched
+
+
+def _derivative(primals: Any, tangents: Any, *, ending: Ending) -> tuple[list[Any], list[Any]]:
+    return outcome_p.bind(*primals, ending=ending), list(tangents)
+
+
+ad.primitive_jvps[outcome_p] = _derivative
 
 
 def _lowered(*arrays: Any, ending: Ending) -> list[Any]:

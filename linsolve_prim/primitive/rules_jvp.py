@@ -80,6 +80,8 @@ def _derivative(call: SolveCall, operands: list[Any], tangents: list[Any], value
         return jax.jvp(of_arrays, primals, [op_tangents[i] for i in perturbed])[1]
 
     da_x = derivative_of(lambda a: a.mv(value))
+    if problem.adjoint is not None and problem.adjoint.sketch is not None:
+        da_x = problem.adjoint.sketch(da_x)
     rhs = tree_neg(da_x) if rhs is None else tree_sub(rhs, da_x)
     dependent_rows = problem.solver.allow_dependent_rows(operator)
     dependent_columns = problem.solver.allow_dependent_columns(operator)

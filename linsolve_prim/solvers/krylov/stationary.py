@@ -210,6 +210,7 @@ def _correction(c: _Step) -> PyTree[Array]:
 
 def _largest(system: System) -> Array:
     """The eigenvalue of MA that is largest in size, with its sign, by the power method."""
+    system = system.held()  # where steps are differentiated, their length is not
     v = normalise(fixed_vector(system.problem.residual, 4))[0]
     state = (v, jnp.zeros((), system.real_dtype), jnp.zeros((), jnp.int32))
 

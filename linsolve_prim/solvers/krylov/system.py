@@ -122,6 +122,10 @@ class System:
     def _adjoint_preconditioner(self) -> AbstractLinearOperator | None:
         return None if self.preconditioner is None else conj(self.preconditioner).transpose()
 
+    def held(self) -> System:
+        """The same system for what is estimated beforehand, of which no derivative is taken."""
+        return self
+
     # ---- norms ----
 
     @property

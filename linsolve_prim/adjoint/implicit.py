@@ -1,13 +1,14 @@
-"""How the derivatives of a solve are found: the `adjoint=` argument."""
+"""Derivatives by the implicit function theorem."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import equinox as eqx
 
-from .operators import AbstractLinearOperator
-from .solvers.base import AbstractLinearSolver
+from ..operators import AbstractLinearOperator
+from ..solvers.base import AbstractLinearSolver
 
 
 class ImplicitAdjoint(eqx.Module):
@@ -23,6 +24,8 @@ class ImplicitAdjoint(eqx.Module):
     preconditioner: AbstractLinearOperator | None = None
     options: dict[str, Any] | None = None
     x0: Any = None
+    #: What is done to A′x, a linear map of random numbers with mean I: see `StochasticAdjoint`.
+    sketch: Callable[[Any], Any] | None = None
 
     def __check_init__(self) -> None:
         if not (self.solver is None or isinstance(self.solver, AbstractLinearSolver)):
@@ -30,21 +33,3 @@ class ImplicitAdjoint(eqx.Module):
                 "ImplicitAdjoint(solver=...): must be an AbstractLinearSolver or None; got "
                 f"{type(self.solver).__name__}."
             )
-
-
-def as_adjoint(adjoint: Any, options: dict[str, Any]) -> ImplicitAdjoint | None:
-    """The `adjoint=` argument in one form: with its preconditioner among its options."""
-    if adjoint is None:
-        return None
-    if isinstance(adjoint, AbstractLinearSolver):
-        adjoint = ImplicitAdjoint(solver=adjoint)
-    if not isinstance(adjoint, ImplicitAdjoint):
-        raise TypeError(
-            "adjoint: must be None, an AbstractLinearSolver or an ImplicitAdjoint; got "
-            f"{type(adjoint).__name__}."
-        )
-    own = adjoint.options
-    if adjoint.preconditioner is not None:
-        own = {**(options if own is None else own), "preconditioner": adjoint.preconditioner}
-        own = {k: v for k, v in own.items() if k not in ("y0", "x0")}
-    return ImplicitAdjoint(solver=adjoint.solver, options=own, x0=adjoint.x0)
