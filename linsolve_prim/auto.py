@@ -60,6 +60,7 @@ class AutoLinearSolver(AbstractLinearSolver[Any]):
     - `well_posed=True`: square operators of full rank, anything else is an error. Diagonal →
       `Diagonal`, tridiagonal → `Tridiagonal`, triangular → `Triangular`, definite → `Cholesky`, else
       `LU`. Matrix-free operators of more than 4096 unknowns: definite → `CG`, else `GMRES`.
+      (`solve` makes a sparse matrix of a function of more than 512 unknowns before, if it can.)
       Sparse ones: `Diagonal`, `Tridiagonal` and `Triangular` where the pattern or a tag says so; else
       a sparse factorization on the host, by `RSLab` if it is installed, else `SuperLU`. On
       accelerators up to 4096 unknowns are made dense, and larger definite systems go to `CG`.

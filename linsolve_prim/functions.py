@@ -1,9 +1,10 @@
 """Functions as systems: by their products, or as sparse matrices where that is cheaper.
 
-A function that is solved by default, with more unknowns than would be made dense, becomes a sparse
-matrix if its pattern is found, has at most 64 entries for each unknown, and can be factorized
-without fill of another order. Otherwise, and where an iterative method is asked for, it is known by
-its products. Solvers of host libraries take matrices, so they get the sparse one if there is one.
+A function of more than 512 unknowns that is solved by default becomes a sparse matrix if its pattern
+is found, has at most 64 entries for each unknown, and can be factorized without fill of another
+order. Otherwise, and where an iterative method is asked for, it is known by its products (of which
+`AutoLinearSolver` makes a dense matrix, or takes them one by one). Solvers of host libraries take
+matrices, so they get the sparse one if there is one. On accelerators the default stays there.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 import scipy.sparse as sp
 from jaxtyping import Array, PyTree
+from scipy.sparse import csgraph
 
 from ._tree import ravel, tree_dtype, tree_sub, unravel
 from ._types import (
@@ -28,7 +30,7 @@ from ._types import (
     structure_str,
 )
 from ._varying import varying_axes
-from .auto import MATRIX_FREE_SIZE, AutoLinearSolver
+from .auto import AutoLinearSolver
 from .detection import LinearFunction
 from .detection.affine import AffineFunction, fill, matrix_of, trace
 from .detection.detect import detect
@@ -41,6 +43,10 @@ from .solvers import AbstractHostSolver
 from .sparse.operator import SparseLinearOperator
 from .sparse.pattern import SparsityPattern
 
+#: Up to so many unknowns a dense matrix is as cheap: with twice as many, a jitted solve of a 2-D
+#: Laplacian takes 20 times longer with it [measured: benchmarks/materialise.py].
+DENSE_SIZE = 512
+
 #: A matrix with more entries for each unknown is no longer called sparse.
 ENTRIES = 64
 
@@ -48,6 +54,9 @@ ENTRIES = 64
 #: two dimensions, and as its square in three. The work grows with the cube of that. At this width (a
 #: 3-D grid of 39³) SuperLU takes tens of seconds, and beyond it an iteration is faster.
 FRONT = 1536
+
+#: Unknowns with so many times more entries than others have are taken out of that ordering.
+_HUB = 10
 
 #: Equations that are looked at, those in loops each time: about a tenth of a second.
 _STEPS = 3000
@@ -95,7 +104,8 @@ def function_system(
 
 def _wants_matrix(solver: Any, size: int) -> bool:
     if isinstance(solver, AutoLinearSolver):
-        return solver.well_posed is not False and size > MATRIX_FREE_SIZE
+        here = jax.default_backend() == "cpu"
+        return here and solver.well_posed is not False and size > DENSE_SIZE
     return isinstance(solver, AbstractHostSolver)
 
 
@@ -121,17 +131,22 @@ def _sparse_pattern(affine: AffineFunction, by_choice: bool) -> tuple[SparsityPa
 
 
 def _front(pattern: SparsityPattern) -> int:
-    """The bandwidth in the order of Cuthill and McKee (1969), doi:10.1145/800195.805928."""
+    """The bandwidth in the order of Cuthill and McKee (1969), doi:10.1145/800195.805928.
+
+    Rows and columns with far more entries than others are left out of it, and added.
+    """
 
     def make() -> int:
-        if pattern.nnz == 0:
-            return 0
         entries = np.ones(pattern.nnz, np.int8)
         graph = sp.csr_matrix((entries, pattern.indices, pattern.indptr), pattern.shape)
-        order = sp.csgraph.reverse_cuthill_mckee(graph, symmetric_mode=False)
+        degree = pattern.row_lengths + np.bincount(pattern.indices, minlength=pattern.shape[1])
+        few = np.flatnonzero(degree <= _HUB * max(1, degree.mean()))
+        graph = graph[few][:, few].tocoo()
+        order = csgraph.reverse_cuthill_mckee(graph.tocsr(), symmetric_mode=False)
         place = np.empty(len(order), np.int64)
         place[order] = np.arange(len(order))
-        return int(np.abs(place[pattern.rows] - place[pattern.indices]).max())
+        widths = np.abs(place[graph.row] - place[graph.col])
+        return int(widths.max(initial=0)) + len(degree) - len(few)
 
     return pattern.cached("front", make)
 

@@ -12,7 +12,6 @@ from linear_functions import (
     FUNCTIONS,
     GRID,
     LINE,
-    LOOSE,
     MASK,
     REAL,
     RNG,
@@ -75,17 +74,19 @@ def test_traced_masks_keep_both_sides():
     assert A.pattern.nnz == 5 * N * N > of(jnp.asarray(MASK)).pattern.nnz
 
 
-@pytest.mark.parametrize("name", FUNCTIONS)
+#: asdex 0.5.1 loses entries of a window that is moved inside of the array.
+@pytest.mark.parametrize("name", sorted(TIGHT.keys() - {"dynamic_slice"}))
 def test_asdex_agrees(name):
-    """S0-18: no entry that another detector finds is missing where ours is tight."""
+    """S0-18: what is tight here is a part of what another detector finds."""
     asdex = pytest.importorskip("asdex")
     f, structure = FUNCTIONS[name]
     try:
-        theirs = asdex.jacobian_sparsity(f, structure.shape).todense()
+        zeros = jnp.zeros(structure.shape, structure.dtype)
+        theirs = np.asarray(asdex.jacobian_sparsity(f, zeros).todense())
     except Exception as error:
         pytest.skip(f"asdex: {error}")
     A, _ = lp.materialise_sparse(f, structure)
-    assert A.pattern.nnz <= np.count_nonzero(theirs) or name in LOOSE
+    assert np.all(theirs[A.pattern.rows, A.pattern.indices] != 0)
 
 
 # ---- Unknown indices, control flow that is not known ----------------------------------------------
