@@ -16,7 +16,7 @@ jax.config.update("jax_enable_x64", True)
 
 import linsolve_prim as lp  # noqa: E402
 
-from . import dense, krylov, sparse, sparse_products, sparse_triangular  # noqa: E402
+from . import dense, krylov, materialise, sparse, sparse_products, sparse_triangular  # noqa: E402
 
 TABLES: dict[str, Callable[[float, bool], str]] = {
     "jitted": lambda seconds, quick: dense.jitted(seconds),
@@ -28,6 +28,8 @@ TABLES: dict[str, Callable[[float, bool], str]] = {
     "krylov-compilation": lambda seconds, quick: krylov.compilation(3 if quick else 7),
     "krylov-many": lambda seconds, quick: krylov.many(seconds),
     "substitution": lambda seconds, quick: sparse_triangular.substitution(seconds),
+    "materialise": lambda seconds, quick: materialise.materialise(),
+    "functions": lambda seconds, quick: materialise.solves(seconds),
     "direct": lambda seconds, quick: sparse.direct(seconds, quick=quick),
 }
 

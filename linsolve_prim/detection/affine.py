@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import logging
 from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from jaxtyping import Array, PyTree
 
 from .._types import Structure, inexact_asarray, structure_size
@@ -105,9 +107,12 @@ def fill(function: AffineFunction, pattern: SparsityPattern) -> tuple[SparseLine
     closed = function.closed
     if any(isinstance(x, jax.core.Tracer) for x in closed.consts):
         values, offset = _entries(closed, pattern)
-    else:  # known, also while something else is traced
-        with jax.ensure_compile_time_eval():
-            values, offset = _compiled(closed, pattern)
+    elif isinstance(jnp.zeros(()), jax.core.Tracer):  # something else is traced: these are known
+        leaves, treedef = jax.tree.flatten(closed)
+        kinds = tuple(jax.ShapeDtypeStruct(x.shape, x.dtype) for x in leaves)
+        values, offset = _executable(treedef, kinds, pattern)(closed)
+    else:
+        values, offset = _compiled(closed, pattern)
     return SparseLinearOperator(values, pattern), offset
 
 
@@ -117,3 +122,8 @@ def _entries(closed: ClosedFunction, pattern: SparsityPattern) -> tuple[Array, A
 
 
 _compiled = jax.jit(_entries, static_argnums=1)
+
+
+@functools.lru_cache(maxsize=32)
+def _executable(treedef: Any, kinds: tuple[Any, ...], pattern: SparsityPattern) -> Any:
+    return _compiled.lower(jax.tree.unflatten(treedef, kinds), pattern).compile()
