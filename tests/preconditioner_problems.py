@@ -79,6 +79,8 @@ class Row:
     - `kinds`: the kinds of systems that it takes.
     - `definite`: whether CG may use it on definite ones.
     - `helps`: by which factor it brings down the iterations on 32² unknowns, at least.
+    - `free`: of operators that are known by their products, no entries are read.
+    - `variant`: it stands beside another row for the same class, and is tested with the slow tests.
     """
 
     name: str
@@ -86,23 +88,78 @@ class Row:
     kinds: tuple[str, ...] = ("definite", "negative", "general", "hermitian", "complex")
     definite: bool = True
     helps: float = 1.0
+    free: bool = False
+    variant: bool = False
 
 
 DEFINITE = ("definite", "negative", "hermitian")
+LABELS = np.arange(36) % 7
 ROWS = [
     Row("Jacobi", pc.Jacobi),
-    Row("Jacobi(absolute)", lambda: pc.Jacobi(absolute=True), helps=1.0),
+    Row("Jacobi(absolute)", lambda: pc.Jacobi(absolute=True), variant=True),
     Row("BlockJacobi(5)", lambda: pc.BlockJacobi(5), helps=1.1),
-    Row("BlockJacobi(labels)", lambda: pc.BlockJacobi(np.arange(36) % 7), helps=0),
+    Row("BlockJacobi(labels)", lambda: pc.BlockJacobi(LABELS), helps=0, variant=True),
     Row("SSOR", lambda: pc.SSOR(1.2), helps=2.0),
     Row("GaussSeidel", pc.GaussSeidel, helps=2.0),
     Row("GaussSeidel(forward)", lambda: pc.GaussSeidel("forward"), definite=False, helps=1.5),
-    Row("GaussSeidel(backward)", lambda: pc.GaussSeidel("backward"), definite=False, helps=1.5),
+    Row(
+        "GaussSeidel(backward)",
+        lambda: pc.GaussSeidel("backward"),
+        definite=False,
+        helps=1.5,
+        variant=True,
+    ),
     Row("ILU", pc.ILU, helps=2.5),
-    Row("ILU(1)", lambda: pc.ILU(1), helps=4.0),
+    Row("ILU(1)", lambda: pc.ILU(1), helps=4.0, variant=True),
     Row("ILU(sweeps)", lambda: pc.ILU(solves=4), helps=2.0),
+    Row("ILU(host)", lambda: pc.ILU(device="host"), definite=False, helps=8.0),
     Row("IC", pc.IC, kinds=DEFINITE, helps=2.5),
-    Row("IC(sweeps)", lambda: pc.IC(solves=4), kinds=DEFINITE, helps=2.0),
+    Row("IC(sweeps)", lambda: pc.IC(solves=4), kinds=DEFINITE, helps=2.0, variant=True),
+    Row("Host(ilu)", lambda: pc.Host("ilu"), definite=False, helps=8.0, variant=True),
+    Row("Chebyshev", pc.Chebyshev, helps=3.0, free=True),
+    Row("Neumann", pc.Neumann, helps=1.8, variant=True, free=True),
+    Row("SPAI", pc.SPAI, helps=1.5),
+    Row("SPAI(2)", lambda: pc.SPAI(2), helps=2.0, variant=True),
+    Row("Nystrom", lambda: pc.Nystrom(10), kinds=DEFINITE, helps=0.9, free=True),
+    Row("PivotedCholesky", lambda: pc.PivotedCholesky(10), kinds=DEFINITE, helps=0),
+    Row("CoarseGrid", lambda: pc.CoarseGrid(9), helps=2.0, free=True),
+    Row(
+        "CoarseGrid(additive)",
+        lambda: pc.CoarseGrid(LABELS, additive=True),
+        helps=0,
+        variant=True,
+        free=True,
+    ),
+    Row("Schwarz", lambda: pc.Schwarz(5), helps=2.0),
+    Row("Schwarz(labels)", lambda: pc.Schwarz(LABELS, restricted=False), helps=0, variant=True),
+    Row(
+        "Schwarz(restricted)",
+        lambda: pc.Schwarz(5, restricted=True),
+        definite=False,
+        helps=2.0,
+        variant=True,
+    ),
+    Row(
+        "FieldSplit",
+        lambda: pc.FieldSplit(20, pc.ILU(), pc.Jacobi()),
+        definite=False,
+        helps=0,
+        variant=True,
+    ),
+    Row(
+        "FieldSplit(full)",
+        lambda: pc.FieldSplit(20, kind="full"),
+        definite=False,
+        helps=0,
+        variant=True,
+    ),
+    Row("Compose", lambda: pc.Compose(pc.SSOR(), pc.CoarseGrid(9)), helps=3.0, free=True),
+    Row(
+        "Compose(additive)",
+        lambda: pc.Compose(pc.SSOR(), pc.CoarseGrid(9), how="additive"),
+        helps=1.8,
+        variant=True,
+    ),
 ]
 BY_NAME = {row.name: row for row in ROWS}
 
@@ -110,8 +167,8 @@ BY_NAME = {row.name: row for row in ROWS}
 def cases(*kinds, slow=()):
     """`@pytest.mark.parametrize` over rows and those of the kinds that they take."""
     found = [(row, kind) for row in ROWS for kind in (*kinds, *slow) if kind in row.kinds]
-    marks = lambda kind: [pytest.mark.slow] if kind in slow else []
-    params = [pytest.param(r, k, id=f"{r.name}-{k}", marks=marks(k)) for r, k in found]
+    marks = lambda row, kind: [pytest.mark.slow] if row.variant or kind in slow else []
+    params = [pytest.param(r, k, id=f"{r.name}-{k}", marks=marks(r, k)) for r, k in found]
     return pytest.mark.parametrize(("row", "kind"), params)
 
 

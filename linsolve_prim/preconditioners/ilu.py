@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import equinox as eqx
 import jax.numpy as jnp
 
 from .._static import stop_gradient
@@ -9,6 +10,7 @@ from ..operators import AbstractLinearOperator
 from ..sparse.substitution import Triangle
 from .base import AbstractPreconditioner
 from .fill import factors_of
+from .host import IncompleteLU, host_inverse
 from .ic import DENSE_SIZE, IC, check_settings
 from .incomplete import lu_sweeps, sweep_count, triangles
 from .parts import as_inverse_of, is_definite, sparse_form
@@ -27,6 +29,10 @@ class ILU(AbstractPreconditioner):
       links in the longest chain of entries.
     - `solves`: "exact", or a number of Jacobi sweeps with each triangle, which suits accelerators.
     - `shift`: the diagonal is made larger by this part of it, where factors come out unstable.
+    - `device`: "host" takes SuperLU's incomplete factorization instead, which chooses fill by size:
+      `drop_tol` (default 1e-3) and `fill_factor` (default 10) are its settings. It pivots, so it is
+      stronger on hard matrices; but it is not symmetric, and each application is a callback (see
+      `Host`). With `SciPyIterative` a solve is one callback.
 
     Pivots that vanish are replaced, so that M is always made; how good it is then the solve tells.
     """
@@ -35,11 +41,36 @@ class ILU(AbstractPreconditioner):
     sweeps: int | str | None = None
     solves: Solves = "exact"
     shift: float = 0.0
+    device: str = eqx.field(default="device", kw_only=True)
+    drop_tol: float | None = eqx.field(default=None, kw_only=True)
+    fill_factor: float | None = eqx.field(default=None, kw_only=True)
 
     def __check_init__(self) -> None:
         check_settings(self.fill, self.sweeps, self.solves, "ILU")
+        on_device = (self.fill, self.sweeps, self.solves, self.shift) != (0, None, "exact", 0.0)
+        on_host = self.drop_tol is not None or self.fill_factor is not None
+        if self.device not in ("device", "host"):
+            raise ValueError(f"device: must be 'device' or 'host'; got {self.device!r}.")
+        if on_device if self.device == "host" else on_host:
+            wrong = ("fill, sweeps, solves and shift", "device")
+            wrong = wrong if self.device == "host" else ("drop_tol and fill_factor", "host")
+            raise ValueError(
+                f"{wrong[0]}: are settings of `ILU(device={wrong[1]!r})`; got them with "
+                f"device={self.device!r}. Leave them out, or change the device."
+            )
+
+    def host_maker(self) -> IncompleteLU:
+        """The factorization on the host, for solvers there. **Raises** `ValueError` if it is not there."""
+        if self.device != "host":
+            raise ValueError(
+                "preconditioner: a solver on the host takes `ILU(device='host')`; got an ILU on the "
+                "device. Say `device='host'`, or use `GMRES` or `BiCGStab`."
+            )
+        return IncompleteLU(self.drop_tol, self.fill_factor)
 
     def init(self, operator: AbstractLinearOperator) -> AbstractLinearOperator:
+        if self.device == "host":
+            return host_inverse(operator, self.host_maker(), "ILU")
         operator = stop_gradient(operator)
         a = sparse_form(operator, "ILU", DENSE_SIZE)
         if is_definite(operator) and a.pattern.is_symmetric():
@@ -54,7 +85,6 @@ class ILU(AbstractPreconditioner):
         return as_inverse_of(right @ left, operator)
 
     def keeps_definite(self, operator: AbstractLinearOperator) -> bool:
-        return (
-            is_definite(operator)
-            and sparse_form(operator, "ILU", DENSE_SIZE).pattern.is_symmetric()
-        )
+        if self.device == "host" or not is_definite(operator):
+            return False
+        return sparse_form(operator, "ILU", DENSE_SIZE).pattern.is_symmetric()

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-import scipy.sparse as sp
 
+from ...host.preconditioning import BothWays as BothWays
 from ..krylov.stopping import default_rtol
 
 
@@ -34,19 +32,3 @@ def times_power(x: np.ndarray, exponent: int) -> np.ndarray:
     parts = out.view(out.real.dtype)  # real and imaginary ones
     np.ldexp(parts, exponent, out=parts)
     return out
-
-
-class BothWays:
-    """A matrix with what `make` prepares for it; and, made when asked for, its transpose with that."""
-
-    def __init__(self, matrix: sp.csr_matrix, make: Callable[[sp.csr_matrix], Any]):
-        self.matrix, self._make, self._lock = matrix, make, threading.Lock()
-        self._made: dict[bool, tuple[sp.csr_matrix, Any]] = {}
-        self.get(False)
-
-    def get(self, transpose: bool) -> tuple[sp.csr_matrix, Any]:
-        with self._lock:
-            if transpose not in self._made:
-                matrix = self.matrix.T.tocsr() if transpose else self.matrix
-                self._made[transpose] = matrix, self._make(matrix)
-            return self._made[transpose]

@@ -1,45 +1,15 @@
-"""An operator as values on a static pattern, which is how host libraries take it."""
+"""The columns of a matrix, which is how most libraries take it."""
 
 from __future__ import annotations
 
 from typing import NamedTuple
 
-import jax.numpy as jnp
 import numpy as np
 import scipy.sparse as sp
-from jaxtyping import Array
 
-from ...host.packing import RunTimePattern, pack
-from ...operators import AbstractLinearOperator, TaggedLinearOperator
-from ...sparse.full import full_pattern
-from ...sparse.operator import SparseLinearOperator
+from ...host.parts import packed_parts as packed_parts
+from ...host.parts import sparse_parts as sparse_parts
 from ...sparse.pattern import SparsityPattern
-from ...sparse.triplets import TripletLinearOperator
-
-
-def packed_parts(
-    operator: AbstractLinearOperator,
-) -> tuple[Array, SparsityPattern | RunTimePattern]:
-    """`(values, pattern)`, or values packed with run-time indices."""
-    if isinstance(operator, TaggedLinearOperator):
-        return packed_parts(operator.operator)
-    if isinstance(operator, TripletLinearOperator):
-        packed = pack(operator.values, operator.rows, operator.cols)
-        return packed, RunTimePattern(operator.shape, operator.values.shape[0])
-    return sparse_parts(operator)
-
-
-def sparse_parts(operator: AbstractLinearOperator) -> tuple[Array, SparsityPattern]:
-    """`(values, pattern)`. What is not sparse is made dense, and has a full pattern."""
-    if isinstance(operator, TaggedLinearOperator):
-        return sparse_parts(operator.operator)
-    if isinstance(operator, SparseLinearOperator):
-        return operator.values, operator.pattern
-    matrix = operator.as_matrix()
-    return jnp.reshape(matrix, -1), full_pattern(*matrix.shape)
-
-
-# ---- By columns, as most libraries take a matrix ---------------------------------------------------
 
 
 class Columns(NamedTuple):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import inspect
 from typing import Any, ClassVar
@@ -12,13 +13,14 @@ import scipy.sparse as sp
 import scipy.sparse.linalg as spla
 
 from ..._tree import tree_dtype
+from ...host import preconditioning
 from ...host.matrices import csr_of
+from ...host.preconditioning import HostPreconditioner
 from ...host.tasks import Solved
+from ...preconditioners.host import maker_of
 from ...sparse.pattern import SparsityPattern
-from . import preconditioning
 from .base import AbstractHostSolver
 from .iterative import BothWays, rtol_of, scaled, tolerance
-from .preconditioning import HostPreconditioner
 
 _SQUARE = (
     "cg", "cgs", "bicg", "bicgstab", "gmres", "lgmres", "qmr", "minres", "gcrotmk", "tfqmr",
@@ -42,9 +44,9 @@ class SciPyIterative(AbstractHostSolver):
     - `rtol`, `atol`: success is ‖b − Ax‖ ≤ max(rtol·‖b‖, atol), on the true residual, whatever the
       method itself says. By default 10⁻¹⁰ in double and 10⁻⁵ in single precision.
     - `max_steps`: by default SciPy's own.
-    - `preconditioner`: "jacobi", "ilu" (SciPy's incomplete LU), "amg" (PyAMG), or a function from a
-      `csr_matrix` to a `LinearOperator`. Made once for a matrix; the transposed system has its own.
-      `lsqr` and `lsmr` take none.
+    - `preconditioner`: "jacobi", "ilu" (SciPy's incomplete LU), "amg" (PyAMG), a function from a
+      `csr_matrix` to a `LinearOperator`, or `preconditioners.Host` or `ILU(device="host")`. Made
+      once for a matrix; the transposed system has its own. `lsqr` and `lsmr` take none.
     - `settings`: further arguments of the method, as pairs: `(("restart", 50),)`.
 
     All right-hand sides of a solve share one callback. Conditions on the operator are the method's
@@ -84,7 +86,21 @@ class SciPyIterative(AbstractHostSolver):
                 "operator: SciPy's `minres` takes real operators only; got a complex one. Use 'cg' "
                 "(definite), 'gmres' or 'lgmres'."
             )
+        given = options.get("preconditioner")
+        if given is not None:
+            return self._preconditioned_by(given).init(operator, {})
         return super().init(operator, options)
+
+    def _preconditioned_by(self, given: Any) -> SciPyIterative:
+        """This solver with a preconditioner that was given to the solve."""
+        maker = maker_of(given)
+        if maker is None:
+            raise ValueError(
+                "preconditioner: SciPy's methods take what is made on the host: `preconditioners.Host`, "
+                f"`ILU(device='host')` or a name ('ilu', 'jacobi', 'amg'); got {type(given).__name__}. "
+                "Or use a method of this package, such as `GMRES()`."
+            )
+        return dataclasses.replace(self, preconditioner=maker)
 
     def tolerance(self, rhs_norm: Any) -> Any:
         return tolerance(self.rtol, self.atol, rhs_norm)
