@@ -58,8 +58,9 @@ FRONT = 1536
 #: Unknowns with so many times more entries than others have are taken out of that ordering.
 _HUB = 10
 
-#: Equations that are looked at, those in loops each time: about a tenth of a second.
-_STEPS = 3000
+#: Equations that are looked at, those in loops each time (about a tenth of a second), and entries that
+#: are handled, for each unknown (2 seconds for 512²).
+_STEPS, _WORK = 3000, 1024
 
 
 class FunctionSystem(NamedTuple):
@@ -90,7 +91,7 @@ def function_system(
     if isinstance(f, LinearFunction):
         return _flat(*matrix_of(affine), affine, rhs, "it is a `linear_function`")
     asked = _wants_matrix(solver, affine.shape[1]) and not preconditioned
-    if asked and not varying_axes([*affine.closed.consts, *jax.tree.leaves(rhs)]):
+    if asked and _is_here([*affine.closed.consts, *jax.tree.leaves(rhs)]):
         affine.check()
         pattern, reason = _sparse_pattern(affine, isinstance(solver, AutoLinearSolver))
         if pattern is not None:
@@ -100,6 +101,12 @@ def function_system(
     linear, offset = split_affine(affine.closed, affine.structure)
     operator = FunctionLinearOperator(linear, affine.structure)
     return FunctionSystem(operator, rhs if offset is None else tree_sub(rhs, offset), None, reason)
+
+
+def _is_here(arrays: list[Any]) -> bool:
+    """Whether no array is spread over devices: those stay there."""
+    known = [x for x in arrays if isinstance(x, jax.Array) and not isinstance(x, jax.core.Tracer)]
+    return not varying_axes(arrays) and all(len(x.sharding.device_set) == 1 for x in known)
 
 
 def _wants_matrix(solver: Any, size: int) -> bool:
@@ -116,7 +123,8 @@ def _sparse_pattern(affine: AffineFunction, by_choice: bool) -> tuple[SparsityPa
     if len({leaf.dtype for leaf in leaves}) > 1:
         return None, "its arrays differ in dtype"
     size = max(rows, columns)
-    limits = Limits(entries=ENTRIES * size, elements=ENTRIES * size, steps=_STEPS)
+    work = max(_WORK * size, 1 << 24)
+    limits = Limits(ENTRIES * size, ENTRIES * size, _STEPS, work)
     pattern, why = (found := detect(affine.closed, limits)).pattern, found.reason
     if pattern is None:
         return None, f"no sparse pattern was found: {why}"

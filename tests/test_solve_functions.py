@@ -43,6 +43,12 @@ def reference(c, b):
     return np.linalg.solve(np.asarray(A.as_matrix()), np.asarray(b) - np.asarray(offset))
 
 
+def _many_steps(x):
+    for _ in range(3001):
+        x = x + B
+    return x
+
+
 # ---- The choice ------------------------------------------------------------------------------------
 
 
@@ -75,12 +81,13 @@ def test_the_pattern_chooses_the_solver():
     [
         (lambda x: jnp.cumsum(x), "primitive `cumsum`"),
         (lambda x: x + jnp.fft.ifft(jnp.fft.fft(x)).real, "primitive `fft`"),
+        (lambda x: _many_steps(x), "operations had to be followed"),
         (
             lambda x: lax.fori_loop(0, 2000, lambda i, c: c + 0.1 * jnp.roll(c, 1), x),
             "`while`|`scan`|`add`",
         ),
     ],
-    ids=["cumsum", "fft", "loop"],
+    ids=["cumsum", "fft", "operations", "loop"],
 )
 def test_what_is_not_sparse_stays_matrix_free(f, why):
     """S0-18: what grows beyond 64 entries for each unknown is given up, and GMRES solves it."""

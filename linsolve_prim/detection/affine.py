@@ -27,8 +27,8 @@ from .values import entries
 _log = logging.getLogger("linsolve_prim")
 
 #: Who asks for a matrix gets one of up to 2²⁶ entries (512 MiB in float64), however long it takes
-#: to find them: 50 000 operations are a few seconds.
-ASKED_FOR = Limits(entries=1 << 26, elements=1 << 28, steps=50_000)
+#: to find them: 50 000 operations are a few seconds, 2³⁵ entries some minutes.
+ASKED_FOR = Limits(entries=1 << 26, elements=1 << 28, steps=50_000, work=1 << 35)
 
 
 @dataclasses.dataclass(frozen=True)

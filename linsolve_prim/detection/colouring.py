@@ -16,7 +16,7 @@ import numpy as np
 from ..sparse.pattern import SparsityPattern
 
 #: Diagonals with less than this share of the entries of the fullest one do not shape a stencil.
-_SHARE = 1 / 16
+_SHARE = 1 / 4
 
 #: Stencils of more diagonals are coloured in rounds from the start.
 _STENCIL = 128

@@ -60,7 +60,7 @@ def _scan(eqn: Any, values: Values, context: Context) -> Values:
     consts, carry, xs = values[: stop - carries], values[stop - carries : stop], values[stop:]
     length = eqn.params["length"]
     run = lambda carry, xs: interpret(body, [*consts, *carry, *xs], context)
-    if not context.can_take(length * _count(body)):
+    if not context.meter.can_take(length * _count(body)):
         return _scan_at_once(run, carry, xs, length)
     trips = range(length)[:: -1 if eqn.params["reverse"] else 1]
     ys: dict[int, Values] = {}
@@ -76,7 +76,7 @@ def _slice(value: Value, trip: int, length: int) -> Value:
     if isinstance(value, Constant):
         return part(value, trip)
     size = value.size // length
-    return Rows(value.matrix[trip * size : (trip + 1) * size], value.limits)
+    return Rows(value.matrix[trip * size : (trip + 1) * size], value.meter)
 
 
 def _stacked(column: Values, size: int, context: Context) -> Value:
@@ -141,14 +141,14 @@ def _while(eqn: Any, values: Values, context: Context) -> Values:
     cond = lambda carry: interpret(eqn.params["cond_jaxpr"], [*cond_consts, *carry], context)[0]
     trip = 1 + _count(eqn.params["body_jaxpr"])
     now = carry
-    while context.can_take(trip):
+    while context.meter.can_take(trip):
         goes_on = cond(now)
         decided = goes_on.value() if isinstance(goes_on, Constant) else None
         if decided is None:
             break
         if not decided:
             return now
-        context.step()
+        context.meter.step()
         now = body(now)
     return _settled(body, carry)
 

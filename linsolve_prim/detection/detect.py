@@ -26,7 +26,7 @@ from ..sparse.pattern import SparsityPattern
 from . import control  # noqa: F401  (its rules)
 from .constants import UNKNOWN, Constant
 from .interpret import Context, interpret
-from .rows import GaveUp, Limits, Rows, stack
+from .rows import GaveUp, Limits, Meter, Rows, stack
 
 #: Programs whose patterns are remembered, patterns for each, and bytes of all indices.
 _PROGRAMS, _PATTERNS, _BYTES = 256, 8, 1 << 29
@@ -94,7 +94,7 @@ def detect(closed: ClosedFunction, limits: Limits) -> Found:
     unknowns are complex.
     """
     arrays = closed.consts
-    is_known = tuple(not isinstance(x, jax.core.Tracer) for x in arrays)
+    is_known = tuple(map(_is_known, arrays))
     key = (closed.program, len(arrays), is_known, limits)
     with _lock:
         memory = _memory.setdefault(key, _Remembered())
@@ -117,6 +117,11 @@ def detect(closed: ClosedFunction, limits: Limits) -> Found:
         del memory.found[:-_PATTERNS]
         _forget_old()
     return found
+
+
+def _is_known(array: Any) -> bool:
+    """Whether its numbers are here: not of a tracer, nor of an array on several processes."""
+    return not isinstance(array, jax.core.Tracer) and getattr(array, "is_fully_addressable", True)
 
 
 class _Digests(dict[int, bytes]):
@@ -155,10 +160,11 @@ def _find(program: Program, roots: list[Constant], limits: Limits) -> Found:
     sizes = [int(np.prod(s.shape, dtype=np.int64)) for s in structures]
     total = sum(sizes)
     is_complex = np.repeat([np.issubdtype(s.dtype, np.complexfloating) for s in structures], sizes)
-    context = Context(total, limits, is_complex if is_complex.any() else None)
+    meter = Meter(limits)
+    context = Context(total, meter, is_complex if is_complex.any() else None)
     try:
         firsts = np.cumsum([0, *sizes])
-        unknowns = [Rows.unknowns(int(k), n, total, limits) for k, n in zip(firsts, sizes)]
+        unknowns = [Rows.unknowns(int(k), n, total, meter) for k, n in zip(firsts, sizes)]
         outs = interpret(program.jaxpr, [*roots, *unknowns], context)
         out_sizes = [int(np.prod(v.aval.shape, dtype=np.int64)) for v in program.jaxpr.outvars]
         rows = [

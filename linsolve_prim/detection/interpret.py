@@ -23,7 +23,7 @@ from ..operators.program import evaluate
 from . import sums
 from .constants import UNKNOWN, Constant, ahead, known, outputs_of
 from .moves import MOVES, dynamic_slice, dynamic_update_slice
-from .rows import GaveUp, Limits, Rows, pairs, stack
+from .rows import GaveUp, Meter, Rows, pairs, stack
 
 Value = Rows | Constant
 Values = list[Any]  # of Rows or Constant
@@ -35,20 +35,11 @@ class Context:
     """What an interpretation carries along."""
 
     unknowns: int
-    limits: Limits
+    meter: Meter
     complex_unknowns: np.ndarray | None = None  # (unknowns,), where some are complex
-    steps: int = 0
 
     def nothing(self, size: int) -> Rows:
-        return Rows.nothing(size, self.unknowns, self.limits)
-
-    def step(self) -> None:
-        self.steps += 1
-        if self.steps > self.limits.steps:
-            raise GaveUp(f"more than {self.limits.steps} operations had to be followed")
-
-    def can_take(self, steps: int) -> bool:
-        return self.steps + steps <= self.limits.steps
+        return Rows.nothing(size, self.unknowns, self.meter)
 
 
 def interpret(jaxpr: Any, values: Sequence[Value], context: Context) -> Values:
@@ -88,7 +79,7 @@ def apply(eqn: Any, values: Values, context: Context) -> Values:
     """The dependence of an equation's results."""
     if all(isinstance(value, Constant) for value in values):
         return outputs_of(eqn, values)
-    context.step()
+    context.meter.step()
     rule = RULES.get(eqn.primitive.name, _everything)
     try:
         return rule(eqn, values, context)
@@ -320,7 +311,7 @@ def _reduce_sum(eqn: Any, values: Values, context: Context) -> Values:
 
 def _cumsum(eqn: Any, values: Values, context: Context) -> Values:
     shape, (axis, reverse) = eqn.invars[0].aval.shape, map(eqn.params.get, ("axis", "reverse"))
-    return [values[0].sums(sums.cumulative(shape, axis, reverse, context.limits))]
+    return [values[0].sums(sums.cumulative(shape, axis, reverse, context.meter))]
 
 
 def _window_sum(eqn: Any, values: Values, context: Context) -> Values:
@@ -336,7 +327,7 @@ def _contraction(terms: Callable[..., Any]) -> Rule:
         shapes = eqn.invars[0].aval.shape, eqn.invars[1].aval.shape
         mask = values[1 - i].nonzero()
         out = eqn.outvars[0].aval.shape
-        return [values[i].sums(terms(eqn.params, shapes, out, i, mask, context.limits))]
+        return [values[i].sums(terms(eqn.params, shapes, out, i, mask, context.meter))]
 
     return rule
 

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import scipy.sparse as sp
 
-from .rows import Limits, pairs
+from .rows import Meter, pairs
 
 Shape = tuple[int, ...]
 
@@ -36,10 +36,10 @@ def reduce_sum(shape: Shape, axes: Shape) -> sp.csr_array:
     return sp.csr_array(entries, shape=(count, math.prod(shape)))
 
 
-def cumulative(shape: Shape, axis: int, reverse: bool, limits: Limits) -> sp.csr_array:
+def cumulative(shape: Shape, axis: int, reverse: bool, meter: Meter) -> sp.csr_array:
     """Sums of all elements up to each one along an axis (or from it on)."""
     length, size = shape[axis], math.prod(shape)
-    limits.check(size * (length + 1) // 2 // _TERMS)
+    meter.check(size * (length + 1) // 2 // _TERMS)
     later, earlier = np.tril_indices(length)
     if reverse:
         later, earlier = earlier, later
@@ -72,7 +72,7 @@ def dot_general(
     out_shape: Shape,
     varying: int,
     mask: np.ndarray | None,
-    limits: Limits,
+    meter: Meter,
 ) -> sp.csr_array:
     """A product in which operand number `varying` varies; `mask` is where the other is not zero."""
     contracted, batch = params["dimension_numbers"]
@@ -82,7 +82,7 @@ def dot_general(
         mask = np.broadcast_to(np.ones((), bool), shapes[constant])
     coefficients = _arranged(mask, batch[constant], contracted[constant])
     batches, free, _ = numbers.shape
-    limits.check(np.count_nonzero(coefficients) * free // _TERMS)
+    meter.check(np.count_nonzero(coefficients) * free // _TERMS)
     out = _numbers(out_shape)
     if varying == 0:  # (batch, free of the constant, free of what varies)
         out = out.reshape(batches, free, -1).swapaxes(1, 2)
@@ -105,7 +105,7 @@ def convolution(
     out_shape: Shape,
     varying: int,
     mask: np.ndarray | None,
-    limits: Limits,
+    meter: Meter,
 ) -> sp.csr_array:
     """`conv_general_dilated`, in which operand number `varying` varies (0: image, 1: kernel)."""
     image, kernel, out = _channels(params, shapes, out_shape)
@@ -134,7 +134,7 @@ def convolution(
         rows.append(result)
         columns.append(operands[varying])
         count += len(result)
-        limits.check(count // _TERMS)
+        meter.check(count // _TERMS)
     return pairs(_joined(rows), _joined(columns), (out.size, size))
 
 
