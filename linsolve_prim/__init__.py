@@ -12,6 +12,7 @@ from importlib.metadata import version as _version
 from . import detection as detection
 from . import host as host
 from . import internal as internal
+from . import learn as learn
 from . import nonlinear as nonlinear
 from . import preconditioners as preconditioners
 from . import testing as testing
@@ -76,6 +77,7 @@ from .factorization import (
 from .factorization import (
     update as update,
 )
+from .learn import graph as graph
 from .least_squares import lstsq as lstsq
 from .nonlinear import (
     fixed_point as fixed_point,

@@ -218,7 +218,8 @@ def _solve(
     fixed = stop_gradient(operator)
     options = _with_preconditioner(fixed, solver, options)
     operator, vector, solver = solver.regularise(operator, vector, options)
-    if isinstance(adjoint, UnrolledAdjoint):
+    itself = adjoint is None and solver.differentiates_itself()
+    if itself or isinstance(adjoint, UnrolledAdjoint):
         return solve_unrolled(operator, vector, solver, options, adjoint, throw=throw, name=name)
     adjoint = _adjoint(adjoint, options, fixed)
     if state is sentinel:

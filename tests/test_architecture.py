@@ -23,7 +23,7 @@ LAYERS = [
     ["primitive"],
     ["adjoint", "auto", "api", "functions", "simple", "least_squares", "explain"]
     + ["internal", "factorization"],
-    ["nonlinear"],
+    ["nonlinear", "learn"],
     ["tracing"],
     ["diagnostics"],
     ["testing", "catalogue", "cli"],

@@ -51,14 +51,22 @@ def solve_unrolled(
     vector: PyTree[Array],
     solver: AbstractLinearSolver[Any],
     options: Options,
-    adjoint: UnrolledAdjoint,
+    adjoint: UnrolledAdjoint | None,
     *,
     throw: frozenset[int],
     name: str | None,
 ) -> Solution:
-    """What `linear_solve` does with an `UnrolledAdjoint`: ordinary code, which JAX differentiates."""
+    """What `linear_solve` does with an `UnrolledAdjoint`: ordinary code, which JAX differentiates.
+
+    So it does with solvers that are learned, whose `compute` is such code.
+    """
     chosen, state = solver.start(operator, options)
-    if not isinstance(chosen, AbstractKrylovSolver):
+    what = Failure(repr(chosen), FORWARD, name)
+    if chosen.differentiates_itself():
+        value, result, stats = chosen.compute(state, vector, options)
+        value, result, stats = deliver(value, result, stop_gradient(stats), throw, what)
+        return Solution(value, result, stats, stop_gradient(state))
+    if adjoint is None or not isinstance(chosen, AbstractKrylovSolver):
         raise TypeError(
             "adjoint: UnrolledAdjoint differentiates the steps of a Krylov or stationary method, and "
             f"{chosen!r} has none. Pass `solver=CG()` or the like, or leave `adjoint` out."

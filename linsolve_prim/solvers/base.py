@@ -113,6 +113,13 @@ class AbstractLinearSolver(eqx.Module, Generic[State]):
     ) -> None:
         """Refuse, by a `ValueError`, a preconditioner that this solver cannot use for A."""
 
+    def differentiates_itself(self) -> bool:
+        """Whether derivatives are those of `compute` as ordinary code, and also by the solver's arrays.
+
+        So it is for solvers that are learned: the implicit derivative would not see their parameters.
+        """
+        return False
+
     def regularise(
         self, operator: AbstractLinearOperator, vector: PyTree[Array], options: Options
     ) -> tuple[AbstractLinearOperator, PyTree[Array], AbstractLinearSolver[Any]]:

@@ -1,0 +1,120 @@
+"""A matrix as a graph, and a small network on it."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array
+
+from ..errors import StructureError
+from ..operators import AbstractLinearOperator, TaggedLinearOperator
+from ..operators.structures import is_vector
+from ..simple import as_operator
+from ..sparse.operator import SparseLinearOperator
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Graph:
+    """The entries of a matrix as edges: `values[e]` is A[receivers[e], senders[e]].
+
+    So y = Ax is the sum over edges, `zeros(num_nodes).at[receivers].add(values * x[senders])`.
+    """
+
+    senders: Array  # (edges,) int32: columns
+    receivers: Array  # (edges,) int32: rows
+    values: Array  # (edges,)
+    num_nodes: int = dataclasses.field(metadata={"static": True})
+
+    def gather(self, messages: Array) -> Array:
+        """Sum what arrives at each node: `(edges, …)` to `(num_nodes, …)`."""
+        shape = (self.num_nodes, *messages.shape[1:])
+        return jnp.zeros(shape, messages.dtype).at[self.receivers].add(messages)
+
+    def diagonal(self) -> Array:
+        """A's diagonal, where it is in the pattern, else zeros."""
+        return self.gather(jnp.where(self.senders == self.receivers, self.values, 0))
+
+
+def graph(A: Any) -> Graph:
+    """The graph of a square matrix's pattern: senders, receivers and edge values.
+
+    - `A`: anything sparse, or a `SparseLinearOperator`; of a dense matrix that is known now, the
+      entries that are not zero; of one that is traced, all.
+
+    **Raises** `StructureError` if A is not a square matrix.
+    """
+    operator = as_operator(A, None)
+    while isinstance(operator, TaggedLinearOperator):
+        operator = operator.operator
+    square = operator.in_size() == operator.out_size()
+    if not (square and is_vector(operator.in_structure())):
+        raise StructureError(
+            f"A: must be a square matrix to be a graph; got one of {operator.out_size()} rows and "
+            f"{operator.in_size()} columns."
+        )
+    if isinstance(operator, SparseLinearOperator):
+        rows, columns = operator.pattern.rows, operator.pattern.indices
+        return _graph(rows, columns, operator.values, operator.in_size())
+    matrix = operator.as_matrix()
+    if isinstance(matrix, jax.core.Tracer):
+        rows, columns = (x.ravel() for x in np.indices(matrix.shape))
+    else:
+        rows, columns = np.nonzero(np.asarray(matrix))
+    return _graph(rows, columns, matrix[rows, columns], operator.in_size())
+
+
+def _graph(rows: Any, columns: Any, values: Array, size: int) -> Graph:
+    as_index = lambda x: jnp.asarray(np.asarray(x), jnp.int32)
+    return Graph(as_index(columns), as_index(rows), values, size)
+
+
+class MessagePassing(eqx.Module):
+    """A network on the graph of A, from node features [x, r, b] to a search direction.
+
+    Layers of messages between neighbours, h ← h + W h + Σ φ(aᵢⱼ/√|aᵢᵢaⱼⱼ|) ∘ (W′ hⱼ), in which φ is a small
+    network: so the direction depends on A as on the input of a network, and on x, r and b linearly, as
+    it should where the system is linear. The network sees the system with diagonal one, D^−½AD^−½, so
+    that polynomials of it are among what it can learn. It adds to D⁻¹r, and adds nothing before training:
+    then the direction is the Jacobi-preconditioned residual.
+    """
+
+    encode: Array
+    edges: list[tuple[Array, Array, Array]]  # of φ: φ(a) = W₂ᵀ tanh(w₁a + c)
+    own: list[Array]
+    neighbours: list[Array]
+    decode: Array
+
+    def __init__(self, key: Array, *, width: int = 16, layers: int = 3):
+        keys = jax.random.split(key, 1 + 5 * layers)
+        draw = lambda key, *shape: jax.random.normal(key, shape) / np.sqrt(shape[0])
+        self.encode = draw(keys[0], 3, width)
+        self.decode = jnp.zeros((width,))
+        per_layer = [keys[1 + 5 * k : 6 + 5 * k] for k in range(layers)]
+        self.edges = [
+            (draw(k[0], 1, width)[0], draw(k[1], 1, width)[0], draw(k[2], width, width))
+            for k in per_layer
+        ]
+        self.own = [0.3 * draw(k[3], width, width) for k in per_layer]
+        self.neighbours = [0.3 * draw(k[4], width, width) for k in per_layer]
+
+    def __call__(self, operator: AbstractLinearOperator, x: Array, r: Array, b: Array) -> Array:
+        """The direction, `(n,)`, for the unknown x, its residual r and the right-hand side b."""
+        web = graph(operator)
+        diagonal = web.diagonal()
+        size = jnp.where(diagonal == 0, 1, diagonal)
+        root = jnp.sqrt(jnp.abs(size))
+        scaled = web.values / (root[web.receivers] * root[web.senders])
+        features = jnp.stack([x * root, r / root, b / root], axis=1)
+        net = jax.tree.map(lambda w: w.astype(r.dtype), self)
+        h = features @ net.encode
+        for (slope, shift, mix), own, neighbour in zip(net.edges, net.own, net.neighbours):
+            weights = jnp.tanh(scaled[:, None] * slope + shift) @ mix
+            arriving = web.gather(weights * (h @ neighbour)[web.senders])
+            h = h + h @ own + arriving
+        return r / size + (h @ net.decode) / root

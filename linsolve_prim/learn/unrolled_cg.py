@@ -1,0 +1,119 @@
+"""Conjugate gradients with learned coefficients."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, PyTree
+
+from .._tree import tree_axpy, tree_dot, tree_real_dtype, tree_sub
+from .._types import Options, inexact_asarray
+from ..errors import StructureError
+from ..operators import AbstractLinearOperator, linearise
+from ..preconditioners.base import AbstractPreconditioner
+from ..results import RESULTS
+from ..solvers.base import AbstractLinearSolver
+from ..solvers.krylov.base import check_definite
+from .ending import ended, start, zeros
+
+
+class UnrolledCG(AbstractLinearSolver[Any]):
+    """As many steps of conjugate gradients as there are coefficients, each with its own two.
+
+        x ← x + α p,  r ← r − α Ap,  p ← Mr + β p
+
+    - `alphas`, `betas`: `(k,)`. With `relative` they scale and shift what CG would take,
+      α = αₖ·⟨r, p⟩/⟨p, Ap⟩ and β = βₖ − ⟨Mr, Ap⟩/⟨p, Ap⟩, so that ones and zeros are CG(k), and
+      0 < αₖ < 2 lets the energy norm of the error fall, whatever βₖ. Otherwise they are α and β
+      themselves, and no inner product is computed: a fixed polynomial of MA, for one kind of problem.
+    - `preconditioner`: an operator that approximates A⁻¹, or a preconditioner such as
+      `LearnedPreconditioner`, which is then learned as well.
+
+    In `solve` and `linear_solve` its derivatives, also by its own coefficients, are those of the steps.
+    The residual is reported, and not judged. For operators tagged definite.
+
+    ```python
+    solver = lp.learn.UnrolledCG.of_cg(5)
+    loss = lambda solver: lp.learn.residual_loss(A, b, lp.solve(A, b, solver))
+    jax.grad(loss)(solver).alphas
+    ```
+    """
+
+    alphas: Array
+    betas: Array
+    preconditioner: Any = None
+    relative: bool = eqx.field(default=True, kw_only=True, static=True)
+
+    def __init__(
+        self, alphas: Any, betas: Any, preconditioner: Any = None, *, relative: bool = True
+    ):
+        """**Raises** `StructureError` if the two are not vectors of one length."""
+        self.alphas, self.betas = inexact_asarray(alphas), inexact_asarray(betas)
+        if self.alphas.ndim != 1 or self.alphas.shape != self.betas.shape:
+            raise StructureError(
+                "alphas, betas: must be two vectors of one length, the number of steps; got shapes "
+                f"{self.alphas.shape} and {self.betas.shape}."
+            )
+        self.preconditioner, self.relative = preconditioner, relative
+
+    @classmethod
+    def of_cg(cls, steps: int, preconditioner: Any = None) -> UnrolledCG:
+        """The coefficients of CG itself: where learning starts."""
+        return cls(jnp.ones(steps), jnp.zeros(steps), preconditioner)
+
+    def differentiates_itself(self) -> bool:
+        return True
+
+    def init(self, operator: AbstractLinearOperator, options: Options) -> Any:
+        check_definite(operator, "UnrolledCG")
+        m = options.get("preconditioner")
+        m = self.preconditioner if m is None else m
+        if isinstance(m, AbstractPreconditioner):
+            m = m.init(operator)
+        return linearise(operator), m
+
+    def compute(
+        self, state: Any, vector: PyTree[Array], options: Options
+    ) -> tuple[PyTree[Array], RESULTS, dict[str, Any]]:
+        operator, m = state
+        precondition = (lambda r: r) if m is None else m.mv
+        x = start(operator, options)
+        r = vector if x is None else tree_sub(vector, operator.mv(x))
+        x = zeros(operator) if x is None else x
+        dtype = tree_real_dtype(vector)
+
+        def step(carry: Any, coefficients: Any) -> tuple[Any, None]:
+            x, r, p = carry
+            alpha, beta = coefficients
+            q = operator.mv(p)
+            curvature = tree_dot(p, q).real
+            if self.relative:
+                alpha = alpha * _ratio(tree_dot(p, r).real, curvature)
+            x, r = tree_axpy(alpha, p, x), tree_axpy(-alpha, q, r)
+            z = precondition(r)
+            if self.relative:
+                beta = beta - _ratio(tree_dot(q, z).real, curvature)
+            return (x, r, tree_axpy(beta, p, z)), None
+
+        coefficients = self.alphas.astype(dtype), self.betas.astype(dtype)
+        (x, r, _), _ = jax.lax.scan(step, (x, r, precondition(r)), coefficients)
+        return ended(operator, x, r, vector, self.alphas.shape[0])
+
+    def transpose(self, state: Any, options: Options) -> tuple[Any, Options]:
+        operator, m = state
+        return (operator.T, None if m is None else m.T), options
+
+    def assume_full_rank(self) -> bool:
+        return True
+
+    def checks_residual(self) -> bool:
+        return True
+
+
+def _ratio(a: Array, b: Array) -> Array:
+    """a/b, and 0 where b is 0: there is nothing left to do."""
+    ok = b != 0
+    return jnp.where(ok, a / jnp.where(ok, b, 1), 0)
