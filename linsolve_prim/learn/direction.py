@@ -7,7 +7,6 @@ from typing import Any, Literal
 
 import equinox as eqx
 import jax
-import jax.numpy as jnp
 from jax.tree_util import Partial
 from jaxtyping import Array, PyTree
 
@@ -18,7 +17,7 @@ from ..results import RESULTS
 from ..solvers.base import AbstractLinearSolver
 from ..solvers.krylov.stopping import check_count
 from ..solvers.krylov.vectors import tree_zeros_like
-from .ending import ended, start, zeros
+from .ending import begun, ended, ratio
 
 
 class DirectionSolver(AbstractLinearSolver[Any]):
@@ -81,16 +80,14 @@ class DirectionSolver(AbstractLinearSolver[Any]):
         self, state: AbstractLinearOperator, vector: PyTree[Array], options: Options
     ) -> tuple[PyTree[Array], RESULTS, dict[str, Any]]:
         operator = state
-        x = start(operator, options)
-        r = vector if x is None else tree_sub(vector, operator.mv(x))
-        x = zeros(operator) if x is None else x
+        x, r = begun(operator, vector, options)
 
         def step(carry: Any, _: Any) -> tuple[Any, None]:
             x, r = carry
             d = self.direction(operator, x, r, vector)
             q = operator.mv(d)
             against = q if self.line_search == "residual" else d
-            alpha = _ratio(tree_dot(against, r), tree_dot(against, q))
+            alpha = ratio(tree_dot(against, r), tree_dot(against, q))
             return (tree_axpy(alpha, d, x), tree_axpy(-alpha, q, r)), None
 
         (x, _), _ = jax.lax.scan(step, (x, r), length=self.steps)
@@ -112,9 +109,3 @@ class DirectionSolver(AbstractLinearSolver[Any]):
 
     def checks_residual(self) -> bool:
         return True
-
-
-def _ratio(a: Array, b: Array) -> Array:
-    """a/b, and 0 where b is 0."""
-    ok = b != 0
-    return jnp.where(ok, a / jnp.where(ok, b, 1), 0)

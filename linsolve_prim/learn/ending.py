@@ -7,9 +7,11 @@ from typing import Any
 import jax.numpy as jnp
 from jaxtyping import Array, PyTree
 
-from .._tree import tree_all_finite, tree_zeros
+from .._tree import tree_all_finite, tree_sub, tree_zeros
+from .._types import Options
 from ..operators import AbstractLinearOperator
 from ..results import REASONS, RESULTS
+from ..solvers.krylov.base import read_guess
 from ..solvers.krylov.vectors import safe_norm
 
 
@@ -35,11 +37,17 @@ def ended(
     return x, result, stats
 
 
-def start(operator: AbstractLinearOperator, options: dict[str, Any]) -> PyTree[Array] | None:
-    """The initial guess among the options."""
-    guess = options.get("y0")
-    return options.get("x0") if guess is None else guess
+def begun(
+    operator: AbstractLinearOperator, vector: PyTree[Array], options: Options
+) -> tuple[PyTree[Array], PyTree[Array]]:
+    """Where to start, which is zero or the initial guess among the options, and its residual."""
+    guess = read_guess(operator, options)
+    if guess is None:
+        return tree_zeros(operator.in_structure()), vector
+    return guess, tree_sub(vector, operator.mv(guess))
 
 
-def zeros(operator: AbstractLinearOperator) -> PyTree[Array]:
-    return tree_zeros(operator.in_structure())
+def ratio(a: Array, b: Array) -> Array:
+    """a/b, and 0 where b is 0: there is nothing left to do."""
+    ok = b != 0
+    return jnp.where(ok, a / jnp.where(ok, b, 1), 0)

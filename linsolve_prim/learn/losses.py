@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, PyTree
 
 from .._norms import sum_squares
-from .._tree import HIGHEST, ravel, tree_sub, unravel
+from .._tree import HIGHEST, ravel, tree_sub, tree_zeros, unravel
 from ..operators import AbstractLinearOperator, conj
 from ..preconditioners.base import AbstractPreconditioner
 from ..primitive.states import stop_gradient
@@ -71,7 +71,7 @@ def extreme_vectors(operator: AbstractLinearOperator, steps: int) -> tuple[Any, 
 def _bidiagonalise(operator: AbstractLinearOperator, steps: int) -> tuple[Array, Array]:
     """V and B with AVᵀ = UᵀB: rows of V are orthonormal, B is upper bidiagonal, `(steps, steps)`."""
     adjoint = conj(operator).transpose()
-    first = normalise(fixed_vector(operator_zeros(operator), 6))[0]
+    first = normalise(fixed_vector(tree_zeros(operator.in_structure()), 6))[0]
     v = ravel(first)
     rows_v: list[Array] = [v]
     rows_u: list[Array] = []
@@ -100,7 +100,3 @@ def _orthogonal(vector: Array, rows: list[Array]) -> Array:
         parts = jnp.dot(basis.conj(), vector, precision=HIGHEST)
         vector = vector - jnp.dot(parts, basis, precision=HIGHEST)
     return vector
-
-
-def operator_zeros(operator: AbstractLinearOperator) -> PyTree[Array]:
-    return jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), operator.in_structure())

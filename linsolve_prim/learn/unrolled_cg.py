@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, PyTree
 
-from .._tree import tree_axpy, tree_dot, tree_real_dtype, tree_sub
+from .._tree import tree_axpy, tree_dot, tree_real_dtype
 from .._types import Options, inexact_asarray
 from ..errors import StructureError
 from ..operators import AbstractLinearOperator, linearise
@@ -17,7 +17,7 @@ from ..preconditioners.base import AbstractPreconditioner
 from ..results import RESULTS
 from ..solvers.base import AbstractLinearSolver
 from ..solvers.krylov.base import check_definite
-from .ending import ended, start, zeros
+from .ending import begun, ended, ratio
 
 
 class UnrolledCG(AbstractLinearSolver[Any]):
@@ -80,9 +80,7 @@ class UnrolledCG(AbstractLinearSolver[Any]):
     ) -> tuple[PyTree[Array], RESULTS, dict[str, Any]]:
         operator, m = state
         precondition = (lambda r: r) if m is None else m.mv
-        x = start(operator, options)
-        r = vector if x is None else tree_sub(vector, operator.mv(x))
-        x = zeros(operator) if x is None else x
+        x, r = begun(operator, vector, options)
         dtype = tree_real_dtype(vector)
 
         def step(carry: Any, coefficients: Any) -> tuple[Any, None]:
@@ -91,11 +89,11 @@ class UnrolledCG(AbstractLinearSolver[Any]):
             q = operator.mv(p)
             curvature = tree_dot(p, q).real
             if self.relative:
-                alpha = alpha * _ratio(tree_dot(p, r).real, curvature)
+                alpha = alpha * ratio(tree_dot(p, r).real, curvature)
             x, r = tree_axpy(alpha, p, x), tree_axpy(-alpha, q, r)
             z = precondition(r)
             if self.relative:
-                beta = beta - _ratio(tree_dot(q, z).real, curvature)
+                beta = beta - ratio(tree_dot(q, z).real, curvature)
             return (x, r, tree_axpy(beta, p, z)), None
 
         coefficients = self.alphas.astype(dtype), self.betas.astype(dtype)
@@ -111,9 +109,3 @@ class UnrolledCG(AbstractLinearSolver[Any]):
 
     def checks_residual(self) -> bool:
         return True
-
-
-def _ratio(a: Array, b: Array) -> Array:
-    """a/b, and 0 where b is 0: there is nothing left to do."""
-    ok = b != 0
-    return jnp.where(ok, a / jnp.where(ok, b, 1), 0)
