@@ -77,7 +77,12 @@ from .factorization import (
 from .factorization import (
     update as update,
 )
-from .learn import graph as graph
+from .learn import (
+    gradient as gradient,
+)
+from .learn import (
+    graph as graph,
+)
 from .least_squares import lstsq as lstsq
 from .nonlinear import (
     fixed_point as fixed_point,

@@ -6,6 +6,7 @@ All of them are pytrees, which `optax` trains. See `examples/learned_*.py`.
 from .compare import GradientTable as GradientTable
 from .compare import compare_gradients as compare_gradients
 from .direction import DirectionSolver as DirectionSolver
+from .gradient import gradient as gradient
 from .graph import Graph as Graph
 from .graph import MessagePassing as MessagePassing
 from .graph import graph as graph
