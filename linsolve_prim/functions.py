@@ -119,6 +119,8 @@ def _wants_matrix(solver: Any, size: int) -> bool:
 def _sparse_pattern(affine: AffineFunction, by_choice: bool) -> tuple[SparsityPattern | None, str]:
     """A pattern that is worth to be used, and why; or None, and why not."""
     rows, columns = affine.shape
+    if by_choice and rows != columns:
+        return None, "it is not square"
     leaves = jax.tree.leaves((affine.structure, affine.closed.out_structure()))
     if len({leaf.dtype for leaf in leaves}) > 1:
         return None, "its arrays differ in dtype"

@@ -78,7 +78,10 @@ def test_traced_masks_keep_both_sides():
 @pytest.mark.parametrize("name", sorted(TIGHT.keys() - {"dynamic_slice"}))
 def test_asdex_agrees(name):
     """S0-18: what is tight here is a part of what another detector finds."""
-    asdex = pytest.importorskip("asdex")
+    try:
+        import asdex
+    except Exception as error:  # with JAX 0.12 it breaks while it is imported
+        pytest.skip(f"asdex: {error!r}")
     f, structure = FUNCTIONS[name]
     try:
         zeros = jnp.zeros(structure.shape, structure.dtype)

@@ -174,6 +174,17 @@ def test_precision_is_promoted():
     np.testing.assert_allclose(2 * x, B, atol=1e-2)
 
 
+def test_functions_that_are_not_square():
+    """Least squares by default sees the function; that of a host library gets the sparse matrix."""
+    tall = lambda x: jnp.concatenate([2 * x, x - 1])
+    b = jnp.concatenate([B, B + 1])
+    expected = (2 * B + B + 2) / 5
+    default = lp.solve(tall, b, lp.AutoLinearSolver(well_posed=None), x0=B)
+    np.testing.assert_allclose(default, expected, rtol=1e-3, atol=1e-3)
+    host = lp.solve(tall, b, lp.SciPyIterative("lsmr"), x0=B)
+    np.testing.assert_allclose(host, expected, rtol=1e-3, atol=1e-3)
+
+
 # ---- Detection is remembered -----------------------------------------------------------------------
 
 
