@@ -46,6 +46,7 @@ from .operators import (
     upper_triangular_tag,
 )
 from .preconditioners.base import AbstractPreconditioner
+from .preconditioners.names import by_name
 from .primitive import (
     FORWARD,
     Failure,
@@ -240,19 +241,25 @@ def _solve(
 
 
 def _prepared(operator: Any, solver: Any, options: Any) -> tuple[Any, Any]:
-    """Solver and options with those preconditioners made that must be made from numbers."""
+    """Solver and options with those preconditioners made that must be made from numbers.
+
+    What is chosen by the operator is chosen here.
+    """
 
     def made(m: Any) -> Any:
+        if isinstance(m, AbstractPreconditioner):
+            m = solver.suited(m, operator)
         if isinstance(m, AbstractPreconditioner) and m.needs_values and is_concrete(operator):
-            solver.check_preconditioner(m, operator)
-            return m.init(operator)
+            return solver.make_preconditioner(m, operator)
         return m
 
+    if not isinstance(operator, AbstractLinearOperator):
+        return solver, options  # refused below
     own = getattr(solver, "preconditioner", None)
-    if own is not None and (m := made(own)) is not own:
+    if isinstance(own, AbstractPreconditioner) and (m := made(own)) is not own:
         solver = dataclasses.replace(solver, preconditioner=m)
     given = options.get("preconditioner") if isinstance(options, dict) else None
-    if given is not None and (m := made(given)) is not given:
+    if given is not None and (m := made(by_name(given))) is not given:
         options = {**options, "preconditioner": m}
     return solver, options
 
@@ -260,12 +267,14 @@ def _prepared(operator: Any, solver: Any, options: Any) -> tuple[Any, Any]:
 def _with_preconditioner(
     operator: AbstractLinearOperator, solver: AbstractLinearSolver[Any], options: Options
 ) -> Options:
-    """The options with the preconditioner that is made for this operator."""
+    """The options with the preconditioner that is made for this operator; now, if A is known now."""
     given = options.get("preconditioner")
     if not isinstance(given, AbstractPreconditioner):
         return options
-    solver.check_preconditioner(given, operator)
-    return {**options, "preconditioner": given.init(operator)}
+    if is_concrete((operator, given)):
+        with jax.ensure_compile_time_eval():
+            return {**options, "preconditioner": solver.make_preconditioner(given, operator)}
+    return {**options, "preconditioner": solver.make_preconditioner(given, operator)}
 
 
 def _adjoint(adjoint: Any, options: Options, operator: AbstractLinearOperator) -> Any:

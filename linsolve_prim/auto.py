@@ -73,13 +73,18 @@ class AutoLinearSolver(AbstractLinearSolver[Any]):
 
     well_posed: bool | None = True
 
-    def choose(self, operator: AbstractLinearOperator) -> Choice:
-        """The solver for this operator, and the reason in words."""
+    def choose(self, operator: AbstractLinearOperator, preconditioned: bool = False) -> Choice:
+        """The solver for this operator, and the reason in words.
+
+        With a preconditioner it is an iterative one, for which that was given.
+        """
         if self.well_posed not in (True, False, None):
             raise ValueError(f"well_posed: must be True, False or None; got {self.well_posed!r}.")
         rows, columns = operator.out_size(), operator.in_size()
         if self.well_posed is True:
             require_square(operator, "AutoLinearSolver(well_posed=True)")
+        if preconditioned:
+            return _choose_iterative(operator, any_rank=self.well_posed is False)
         sparse = is_sparse_operator(operator)
         large = max(rows, columns) > MATRIX_FREE_SIZE and (sparse or is_matrix_free(operator))
         if self.well_posed is False:
@@ -104,7 +109,9 @@ class AutoLinearSolver(AbstractLinearSolver[Any]):
     def start(
         self, operator: AbstractLinearOperator, options: Options
     ) -> tuple[AbstractLinearSolver[Any], Any]:
-        return self.select_solver(operator).start(operator, options)
+        return self.choose(operator, options.get("preconditioner") is not None).solver.start(
+            operator, options
+        )
 
     # Used through `linear_solve`, this solver steps back behind its choice (`start`). These methods
     # serve those who call a solver by hand, and solvers that wrap another.
@@ -130,6 +137,15 @@ class AutoLinearSolver(AbstractLinearSolver[Any]):
 
     def assume_full_rank(self) -> bool:
         return self.well_posed is not False
+
+
+def _choose_iterative(operator: AbstractLinearOperator, any_rank: bool) -> Choice:
+    given = "a preconditioner is given"
+    if any_rank or operator.out_size() != operator.in_size():
+        return Choice(LSMR(), f"{given}, for least squares")
+    if is_positive_semidefinite(operator) or is_negative_semidefinite(operator):
+        return Choice(CG(), f"{given}, and the operator is definite")
+    return Choice(GMRES(), f"{given}, and nothing more is promised of the operator")
 
 
 def _choose_any_rank(operator: AbstractLinearOperator, large: bool) -> Choice:

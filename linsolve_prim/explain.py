@@ -23,8 +23,11 @@ from .operators import (
     is_tridiagonal,
     is_upper_triangular,
 )
+from .preconditioners.auto import Auto
+from .preconditioners.names import by_name
 from .simple import as_array, is_matrix
 from .solvers.base import AbstractLinearSolver
+from .solvers.krylov.base import AbstractKrylovSolver
 from .solvers.triangular import Triangular
 from .sparse.operator import SparseLinearOperator
 from .sparse.triplets import from_any, is_sparse
@@ -41,8 +44,14 @@ _PROPERTIES = {
 }
 
 
-def explain(A: Any, b: Any = None, solver: AbstractLinearSolver[Any] | None = None) -> str:
-    """What `solve(A, b, solver)` would do and why, in words. Nothing is solved.
+def explain(
+    A: Any,
+    b: Any = None,
+    solver: AbstractLinearSolver[Any] | None = None,
+    *,
+    preconditioner: Any = None,
+) -> str:
+    """What `solve(A, b, solver, preconditioner=...)` would do and why, in words. Nothing is solved.
 
     `A` and `b` are as for `solve`; a function needs `b` (to know its size).
     """
@@ -58,13 +67,14 @@ def explain(A: Any, b: Any = None, solver: AbstractLinearSolver[Any] | None = No
     if reason:
         lines.append(f"function: {reason}")
     if isinstance(solver, AutoLinearSolver):
-        choice = solver.choose(operator)
+        choice = solver.choose(operator, preconditioner is not None)
         lines.append(f"solver: {choice.solver!r}, because {choice.reason}")
         chosen = choice.solver
     else:
         lines.append(f"solver: {solver!r}, as asked for")
         chosen = solver
     lines += _substitution(chosen, operator)
+    lines += _preconditioner(chosen, operator, preconditioner)
     rank = "assumes full rank" if chosen.assume_full_rank() else "any rank (pseudo-inverse)"
     judged = (
         "its own rule on the true residual"
@@ -80,6 +90,20 @@ def explain(A: Any, b: Any = None, solver: AbstractLinearSolver[Any] | None = No
         "derivatives: implicit; tangents with the same state, cotangents with its transpose"
     )
     return "\n".join(lines)
+
+
+def _preconditioner(
+    solver: AbstractLinearSolver[Any], operator: AbstractLinearOperator, given: Any
+) -> list[str]:
+    own = getattr(solver, "preconditioner", None) if given is None else given
+    if own is None:
+        return []
+    own = by_name(own) if isinstance(solver, AbstractKrylovSolver) else own
+    if not isinstance(own, Auto):
+        return [f"preconditioner: {own!r}, as asked for"]
+    choice = own.choose(operator, getattr(solver, "in_the_middle", False))
+    name = "none" if choice.preconditioner is None else repr(choice.preconditioner)
+    return [f"preconditioner: {name}, because: {choice.reason}"]
 
 
 def _substitution(solver: AbstractLinearSolver[Any], operator: AbstractLinearOperator) -> list[str]:

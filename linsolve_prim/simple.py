@@ -21,6 +21,7 @@ from .errors import PrecisionWarning, StructureError
 from .functions import flattened, function_system
 from .operators import AbstractLinearOperator, FunctionLinearOperator, MatrixLinearOperator
 from .preconditioners.base import AbstractPreconditioner
+from .preconditioners.names import as_preconditioner
 from .solvers import HostSolver
 from .solvers.base import AbstractLinearSolver
 from .sparse.operator import SparseLinearOperator
@@ -54,7 +55,9 @@ def solve(
       a NumPy vector will do as well; it is called on the host, and with Aᵀ for gradients.
     - `x0`: an initial guess with the shape of the solution (Krylov methods use it). For functions it
       also says what x looks like, if that is not what `b` looks like.
-    - `preconditioner`: approximates A⁻¹: an operator, a matrix or a linear function.
+    - `preconditioner`: approximates A⁻¹: an operator, a matrix or a linear function; or one of
+      `preconditioners`, which makes that, by an object or by name ("auto", "ilu", "amg", …). Where no
+      solver is given it makes the default iterative: `CG` for definite operators, else `GMRES`.
     - `adjoint`, `throw`, `suppress`, `name`: as for `linear_solve`, which also returns statistics.
     - `args`: further arguments of the function `A(x, *args)`.
 
@@ -143,7 +146,9 @@ def _solve_one(
         structure = operator.in_structure()
         options["y0"] = _cast_tree(x0, structure, "x0")
     if preconditioner is not None:
-        options["preconditioner"] = as_operator(preconditioner, operator.out_structure())
+        takes, gives = operator.out_structure(), operator.in_structure()
+        made = as_preconditioner(preconditioner, takes, gives)
+        options["preconditioner"] = as_operator(made, takes)
     return one(operator, rhs, options)
 
 
@@ -385,7 +390,7 @@ def _solve_function(
         x0 = ravel(_cast_tree(x0, system.structure, "x0"), system.structure)
     if callable(preconditioner) or isinstance(preconditioner, AbstractLinearOperator):
         out = structure_of(jax.tree.map(inexact_asarray, b))
-        made = as_operator(preconditioner, out)
+        made = as_operator(as_preconditioner(preconditioner, out, out), out)
         preconditioner = flattened(made) if isinstance(made, AbstractLinearOperator) else made
     value = _solve_one(system.operator, system.rhs, x0, preconditioner, one)
     return unravel(value, system.structure)

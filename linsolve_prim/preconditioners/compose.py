@@ -139,7 +139,7 @@ class Custom(AbstractPreconditioner):
 
     def init(self, operator: AbstractLinearOperator) -> AbstractLinearOperator:
         operator = stop_gradient(operator)
-        found = function_of_vectors(self.function, operator)
+        found = function_of_vectors(self.function, *_structures(operator))
         return self._called(operator) if found is None else found
 
     def _called(self, operator: AbstractLinearOperator) -> AbstractLinearOperator:
@@ -148,7 +148,7 @@ class Custom(AbstractPreconditioner):
             return made.init(operator)
         if isinstance(made, AbstractLinearOperator):
             return made
-        found = function_of_vectors(made, operator) if callable(made) else None
+        found = function_of_vectors(made, *_structures(operator)) if callable(made) else None
         if found is None:
             raise WrongTypeError(
                 "preconditioner: a function must map vectors of structure "
@@ -163,14 +163,16 @@ class Custom(AbstractPreconditioner):
         return True
 
 
+def _structures(operator: AbstractLinearOperator) -> tuple[Structure, Structure]:
+    return operator.out_structure(), operator.in_structure()
+
+
 def function_of_vectors(
-    function: Callable[[Any], Any], operator: AbstractLinearOperator
+    function: Callable[[Any], Any], takes: Structure, gives: Structure
 ) -> FunctionLinearOperator | None:
-    """A function as an operator that approximates A⁻¹; None if it does not take such vectors."""
+    """A function as an operator between two structures; None if it does not map one to the other."""
     try:
-        out = jax.eval_shape(function, operator.out_structure())
+        out = jax.eval_shape(function, takes)
     except Exception:  # whatever a function of operators does with a vector
         return None
-    if not structure_equal(out, operator.in_structure()):
-        return None
-    return FunctionLinearOperator(function, operator.out_structure())
+    return FunctionLinearOperator(function, takes) if structure_equal(out, gives) else None

@@ -24,6 +24,7 @@ from ..operators import (
 )
 from ..operators.structures import check_vector
 from ..operators.tags import transpose_tags
+from .parts import is_nonsymmetric, symmetry_of
 
 
 class LowRankPlusDiagonal(AbstractLinearOperator):
@@ -162,3 +163,8 @@ def _conj(operator: LowRankPlusDiagonal) -> LowRankPlusDiagonal:
 def _diagonal(operator: LowRankPlusDiagonal) -> Array:
     low = jnp.sum(operator.U * operator._right(), axis=1)
     return operator._d() + operator.sign * low
+
+
+@is_nonsymmetric.register(LowRankPlusDiagonal)
+def _is_nonsymmetric(operator: LowRankPlusDiagonal) -> bool:
+    return operator.V is not None and not symmetry_of(operator)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import equinox as eqx
@@ -13,6 +14,7 @@ from .._tree import ravel, tree_dtype, unravel
 from .._types import Structure, structure_equal, structure_str
 from ..operators import (
     AbstractLinearOperator,
+    NegLinearOperator,
     TaggedLinearOperator,
     conj,
     is_negative_semidefinite,
@@ -187,3 +189,27 @@ def full_diagonal(a: SparseLinearOperator) -> SparseLinearOperator:
     more, slots = pattern.cached("with its diagonal", make)
     values = jnp.zeros(more.nnz, a.values.dtype).at[slots[: pattern.nnz]].set(a.values)
     return SparseLinearOperator(values, more, a.tags)
+
+
+# ---- Symmetry ------------------------------------------------------------------------------------
+
+
+@functools.singledispatch
+def is_nonsymmetric(operator: AbstractLinearOperator) -> bool:
+    """Whether an operator is known not to be Hermitian, by how it was made. Most are not known so."""
+    return False
+
+
+@is_nonsymmetric.register(TaggedLinearOperator)
+def _tagged(operator: TaggedLinearOperator) -> bool:
+    return not symmetry_of(operator) and is_nonsymmetric(operator.operator)
+
+
+@is_nonsymmetric.register(RaveledOperator)
+def _raveled(operator: RaveledOperator) -> bool:
+    return is_nonsymmetric(operator.operator)
+
+
+@is_nonsymmetric.register(NegLinearOperator)
+def _negative(operator: NegLinearOperator) -> bool:
+    return is_nonsymmetric(operator.operator)

@@ -12,6 +12,7 @@ from jaxtyping import Array
 
 from ..operators import (
     AbstractLinearOperator,
+    ComposedLinearOperator,
     conj,
     is_lower_triangular,
     is_upper_triangular,
@@ -19,6 +20,7 @@ from ..operators import (
 from ..operators.structures import check_vector
 from ..sparse.operator import SparseLinearOperator
 from ..sparse.substitution import Prepared, Triangle, prepare, substitute
+from .parts import is_nonsymmetric
 
 Solves = Literal["exact"] | int
 
@@ -105,3 +107,14 @@ def _conj(operator: TriangularInverse) -> TriangularInverse:
 
 is_lower_triangular.register(TriangularInverse, lambda op: op.triangle.lower != op.transposed)
 is_upper_triangular.register(TriangularInverse, lambda op: op.triangle.lower == op.transposed)
+
+
+@is_nonsymmetric.register(TriangularInverse)
+def _is_nonsymmetric(operator: TriangularInverse) -> bool:
+    return operator.triangle.pattern.nnz > operator.triangle.pattern.shape[0]
+
+
+@is_nonsymmetric.register(ComposedLinearOperator)
+def _two_triangles(operator: ComposedLinearOperator) -> bool:
+    """U⁻¹L⁻¹ of an LU factorization (that of a symmetric one has a diagonal in between)."""
+    return all(isinstance(x, TriangularInverse) for x in (operator.operator1, operator.operator2))

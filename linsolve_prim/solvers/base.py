@@ -11,6 +11,7 @@ from jaxtyping import Array, PyTree
 
 from .._types import Options
 from ..operators import AbstractLinearOperator
+from ..preconditioners.auto import Auto
 from ..preconditioners.base import AbstractPreconditioner
 from ..results import RESULTS
 
@@ -112,6 +113,24 @@ class AbstractLinearSolver(eqx.Module, Generic[State]):
         self, preconditioner: AbstractPreconditioner, operator: AbstractLinearOperator
     ) -> None:
         """Refuse, by a `ValueError`, a preconditioner that this solver cannot use for A."""
+
+    def suited(
+        self, preconditioner: AbstractPreconditioner, operator: AbstractLinearOperator
+    ) -> AbstractPreconditioner | None:
+        """The preconditioner that is really used: what `Auto` chooses, which may be none."""
+        if isinstance(preconditioner, Auto):
+            return preconditioner.choose(operator).preconditioner
+        return preconditioner
+
+    def make_preconditioner(
+        self, preconditioner: AbstractPreconditioner, operator: AbstractLinearOperator
+    ) -> AbstractLinearOperator | None:
+        """M for an operator. **Raises** `ValueError` if this solver cannot use it."""
+        chosen = self.suited(preconditioner, operator)
+        if chosen is None:
+            return None
+        self.check_preconditioner(chosen, operator)
+        return chosen.init(operator)
 
     def differentiates_itself(self) -> bool:
         """Whether derivatives are those of `compute` as ordinary code, and also by the solver's arrays.

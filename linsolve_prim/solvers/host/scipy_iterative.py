@@ -17,7 +17,13 @@ from ...host import preconditioning
 from ...host.matrices import csr_of
 from ...host.preconditioning import HostPreconditioner
 from ...host.tasks import Solved
-from ...preconditioners.host import maker_of
+from ...operators import AbstractLinearOperator
+from ...preconditioners.amg import AMG
+from ...preconditioners.auto import Auto
+from ...preconditioners.base import AbstractPreconditioner
+from ...preconditioners.host import Host, maker_of
+from ...preconditioners.ilu import ILU
+from ...preconditioners.jacobi import Jacobi
 from ...sparse.pattern import SparsityPattern
 from .base import AbstractHostSolver
 from .iterative import BothWays, rtol_of, scaled, tolerance
@@ -90,6 +96,17 @@ class SciPyIterative(AbstractHostSolver):
         if given is not None:
             return self._preconditioned_by(given).init(operator, {})
         return super().init(operator, options)
+
+    def suited(
+        self, preconditioner: AbstractPreconditioner, operator: AbstractLinearOperator
+    ) -> AbstractPreconditioner | None:
+        """The same on the host, where there is one."""
+        if isinstance(preconditioner, Auto):
+            return ILU(device="host")
+        if isinstance(preconditioner, ILU) and preconditioner.device != "host":
+            return ILU(device="host")
+        name = {Jacobi: "jacobi", AMG: "amg"}.get(type(preconditioner))
+        return preconditioner if name is None else Host(name)
 
     def _preconditioned_by(self, given: Any) -> SciPyIterative:
         """This solver with a preconditioner that was given to the solve."""

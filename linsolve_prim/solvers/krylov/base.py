@@ -27,7 +27,10 @@ from ...operators import (
     is_positive_semidefinite,
     linearise,
 )
+from ...preconditioners.auto import Auto
 from ...preconditioners.base import AbstractPreconditioner
+from ...preconditioners.names import by_name
+from ...preconditioners.parts import is_nonsymmetric
 from ...results import RESULTS
 from ..base import AbstractLinearSolver
 from ..inner import inverse_by
@@ -76,7 +79,8 @@ class AbstractKrylovSolver(AbstractLinearSolver[KrylovState]):
 
     - `rtol`, `atol`: ‖b − Ax‖ ≤ max(rtol·‖b‖, atol), without preconditioner. `rtol=None` stands for
       1e-5 in float32 and 1e-10 in float64.
-    - `preconditioner`: an operator that approximates A⁻¹, or one of `preconditioners`, which makes it.
+    - `preconditioner`: an operator that approximates A⁻¹, or one of `preconditioners`, which makes it;
+      "auto", "ilu", "amg", … (`preconditioners.NAMES`), or a function: see `preconditioners.Custom`.
     - `side`: "right" iterates on A·M, and sees the residual that is judged; "left" on M·A. Methods
       for symmetric systems ignore it: there the preconditioner stands in the middle.
     - `history`: `True` keeps the residual norm after each step, in `stats["history"]` (an array of
@@ -94,7 +98,7 @@ class AbstractKrylovSolver(AbstractLinearSolver[KrylovState]):
 
     rtol: Tolerance = None
     atol: Tolerance = 0.0
-    preconditioner: Preconditioner = dataclasses.field(default=None, kw_only=True)
+    preconditioner: Preconditioner = eqx.field(default=None, kw_only=True, converter=by_name)
     side: Side = dataclasses.field(default="right", kw_only=True)
     history: History = dataclasses.field(default=False, kw_only=True)
     progress: Progress = dataclasses.field(default=False, kw_only=True)
@@ -146,10 +150,16 @@ class AbstractKrylovSolver(AbstractLinearSolver[KrylovState]):
         if isinstance(m, AbstractLinearSolver):
             m = inverse_by(m, operator)
         elif isinstance(m, AbstractPreconditioner):
-            self.check_preconditioner(m, operator)
-            m = m.init(operator)
+            m = self.make_preconditioner(m, operator)
         m = None if m is None else linearise(m)
         return KrylovState(operator, m, projector(self.nullspace, operator))
+
+    def suited(
+        self, preconditioner: AbstractPreconditioner, operator: AbstractLinearOperator
+    ) -> AbstractPreconditioner | None:
+        if isinstance(preconditioner, Auto):
+            return preconditioner.choose(operator, self.in_the_middle).preconditioner
+        return preconditioner
 
     def check_preconditioner(
         self, preconditioner: AbstractPreconditioner, operator: AbstractLinearOperator
@@ -168,6 +178,8 @@ class AbstractKrylovSolver(AbstractLinearSolver[KrylovState]):
         operator, _, projection = state
         vector = inexact_vector(vector)
         preconditioner = read_preconditioner(state, options)
+        if self.in_the_middle and preconditioner is not None:
+            refuse_nonsymmetric(preconditioner, type(self).__name__)
         x0 = read_guess(operator, options)
         problem = pose(operator, vector, x0, self.rtol, self.atol, self.norm, projection)
         axes = mesh_axes(operator, preconditioner, projection, problem)
@@ -261,6 +273,17 @@ def check_preconditioner_field(preconditioner: Any, flexible: bool = False) -> N
         "preconditioner: must be an AbstractLinearOperator that approximates A⁻¹, one of "
         f"`preconditioners`, or None; got {type(preconditioner).__name__}. {_WRAP}"
     )
+
+
+def refuse_nonsymmetric(preconditioner: AbstractLinearOperator, solver: str) -> None:
+    """Refuse a preconditioner that is known not to be symmetric, for a method that would not converge."""
+    if is_nonsymmetric(preconditioner):
+        raise ValueError(
+            f"preconditioner: `{solver}` needs one that is symmetric positive definite, and this "
+            f"{type(preconditioner).__name__} is not symmetric. Make one that is "
+            "(`LowRankPlusDiagonal.spd(d, U)`, D + UUᴴ, in the place of D + UVᵀ; `IC` in the place of "
+            "`ILU`), or use `GMRES`, `BiCGStab` or `IDR`, which take this one."
+        )
 
 
 def check_square(operator: AbstractLinearOperator, solver: str) -> None:
