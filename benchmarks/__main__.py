@@ -16,7 +16,7 @@ jax.config.update("jax_enable_x64", True)
 
 import linsolve_prim as lp  # noqa: E402
 
-from . import dense, krylov, materialise, sparse, sparse_products, sparse_triangular  # noqa: E402
+from . import dense, krylov, materialise, multigrid, sparse, sparse_products, sparse_triangular  # noqa: E402
 
 TABLES: dict[str, Callable[[float, bool], str]] = {
     "jitted": lambda seconds, quick: dense.jitted(seconds),
@@ -27,6 +27,9 @@ TABLES: dict[str, Callable[[float, bool], str]] = {
     "krylov": lambda seconds, quick: krylov.iterations(seconds, quick),
     "krylov-compilation": lambda seconds, quick: krylov.compilation(3 if quick else 7),
     "krylov-many": lambda seconds, quick: krylov.many(seconds),
+    "multigrid-steps": lambda seconds, quick: multigrid.iterations(quick),
+    "multigrid": lambda seconds, quick: multigrid.solves(seconds, quick),
+    "multigrid-refreshed": lambda seconds, quick: multigrid.refreshed(quick),
     "substitution": lambda seconds, quick: sparse_triangular.substitution(seconds),
     "materialise": lambda seconds, quick: materialise.materialise(),
     "functions": lambda seconds, quick: materialise.solves(seconds),

@@ -12,6 +12,7 @@ from importlib.metadata import version as _version
 from . import detection as detection
 from . import host as host
 from . import internal as internal
+from . import interop as interop
 from . import learn as learn
 from . import nonlinear as nonlinear
 from . import preconditioners as preconditioners

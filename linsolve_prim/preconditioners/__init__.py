@@ -9,6 +9,7 @@ from .compose import Compose as Compose
 from .compose import Custom as Custom
 from .field_split import FieldSplit as FieldSplit
 from .galerkin import AMGHierarchy as AMGHierarchy
+from .geometric import GeometricMultigrid as GeometricMultigrid
 from .host import Host as Host
 from .ic import IC as IC
 from .ilu import ILU as ILU

@@ -90,11 +90,9 @@ class AMG(AbstractPreconditioner):
         matrix = setup.canonical(found.to_scipy())
         hermitian = promises_hermitian(operator) or setup.is_hermitian(matrix)
         *finer, last = self._build(matrix, hermitian)
-        levels = [self._level(level, hermitian) for level in finer]
-        if finer and is_dia(
-            found.pattern
-        ):  # products by diagonals are faster, and nothing is copied
-            levels[0] = dataclasses.replace(levels[0], operator=found)
+        # products by diagonals are faster, and nothing is copied
+        own = found if is_dia(found.pattern) else None
+        levels = [self._level(one, hermitian, None if k else own) for k, one in enumerate(finer)]
         coarsest = jnp.asarray(setup.inverse_of(last.matrix, hermitian))
         smoother = Smoother(self.smoother, self.degree)
         return multigrid(levels, coarsest, smoother, self.cycle, operator, hermitian)
@@ -146,18 +144,16 @@ class AMG(AbstractPreconditioner):
             settings["B"] = np.asarray(self.near_nullspace, matrix.dtype)
         return setup.build(matrix, self.method, settings)
 
-    def _level(self, level: setup.HostLevel, hermitian: bool) -> Level:
+    def _level(
+        self, level: setup.HostLevel, hermitian: bool, own: AbstractLinearOperator | None
+    ) -> Level:
         p, r = level.prolongation, level.restriction
         assert p is not None
         assert r is not None
         scale = setup.diagonal_scale if self.smoother == "chebyshev" else setup.l1_scale
         both = not hermitian  # else the cycle is its own transpose, up to conjugation
-        return Level(
-            held(level.matrix, both),
-            jnp.asarray(scale(level.matrix)),
-            held(p, both),
-            held(r, both),
-        )
+        operator = held(level.matrix, both) if own is None else own
+        return Level(operator, jnp.asarray(scale(level.matrix)), held(p, both), held(r, both))
 
 
 def _sparse(operator: AbstractLinearOperator) -> SparseLinearOperator:

@@ -12,6 +12,7 @@ import scipy.sparse as sp
 from ..host.available import require
 from ..host.matrices import csr_of
 from ..sparse.pattern import SparsityPattern
+from .smoothers import MARGIN, POWER_STEPS, cutoff
 
 METHODS = ("smoothed_aggregation", "ruge_stuben", "root_node")
 _MAKERS = {
@@ -19,9 +20,6 @@ _MAKERS = {
     "ruge_stuben": "ruge_stuben_solver",
     "root_node": "rootnode_solver",
 }
-#: Power steps of the estimate of λmax(D⁻¹A), which is then raised by a tenth, as PETSc does.
-POWER_STEPS = 10
-MARGIN = 1.1
 
 
 class HostLevel(NamedTuple):
@@ -114,11 +112,6 @@ def l1_scale(matrix: sp.csr_matrix) -> np.ndarray:
 def inverse_of(matrix: sp.csr_matrix, hermitian: bool) -> np.ndarray:
     """The pseudo-inverse of the coarsest matrix: near null vectors are left to the smoothers."""
     return np.linalg.pinv(matrix.toarray(), rcond=cutoff(matrix.dtype), hermitian=hermitian)
-
-
-def cutoff(dtype: Any) -> float:
-    """Singular values below this, relative to the largest, count as zero."""
-    return float(np.finfo(dtype).eps) ** 0.75
 
 
 def graph_laplacian(pattern: SparsityPattern, dtype: np.dtype) -> sp.csr_matrix:

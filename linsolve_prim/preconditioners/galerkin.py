@@ -9,10 +9,8 @@ from AP to RAP. No symbolic work is left, and nothing depends on values, so this
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import equinox as eqx
-import jax
 import jax.numpy as jnp
 import numpy as np
 import scipy.sparse as sp
@@ -28,7 +26,7 @@ from ..sparse.pattern import SparsityPattern
 from . import amg_setup as setup
 from .base import AbstractPreconditioner
 from .multigrid import Level, MultigridOperator, multigrid
-from .smoothers import Smoother
+from .smoothers import Smoother, diagonal_of_smoother, pseudo_inverse
 
 
 class Galerkin(eqx.Module):
@@ -60,7 +58,8 @@ class Galerkin(eqx.Module):
             other = None if self.turned is None else PaddedOperator.make(self.turned, values, n)
             operator = PaddedOperator.make(self.slots, values, n, other)
             norms = operator.row_norms()
-        scale = _scale(operator, pick_slots(values, self.diagonal), norms, smoother.name)
+        diagonal = pick_slots(values, self.diagonal)
+        scale = diagonal_of_smoother(operator.mv, diagonal, norms, smoother.name)
         return Level(operator, scale, self.prolongation, self.restriction)
 
     def coarse_values(self, values: Array) -> Array:
@@ -94,7 +93,8 @@ class AMGHierarchy(AbstractPreconditioner):
         for depth, level in enumerate(self.levels):
             levels.append(level.level(values, found if depth == 0 else None, self.smoother))
             values = level.coarse_values(values)
-        inverse = _inverse(SparseLinearOperator(values, self.coarsest).as_matrix(), self.hermitian)
+        matrix = SparseLinearOperator(values, self.coarsest).as_matrix()
+        inverse = pseudo_inverse(matrix, self.hermitian)
         return multigrid(levels, inverse, self.smoother, self.cycle, operator, self.hermitian)
 
     def _checked(self, operator: AbstractLinearOperator) -> SparseLinearOperator:
@@ -114,30 +114,6 @@ class AMGHierarchy(AbstractPreconditioner):
     def __repr__(self) -> str:
         sizes = [self.pattern.shape[0], *(level.prolongation.size for level in self.levels)]
         return f"AMGHierarchy({' → '.join(map(str, sizes))}, cycle={self.cycle!r})"
-
-
-def _scale(operator: AbstractLinearOperator, d: Array, norms: Array, smoother: str) -> Array:
-    """The smoother's diagonal, as `amg_setup` computes it of matrices that are known."""
-    if smoother == "l1_jacobi":
-        sign = jnp.where(d.real < 0, -1, 1).astype(norms.dtype)
-        return (sign * jnp.where(norms > 0, 1 / jnp.where(norms > 0, norms, 1), 0)).astype(d.dtype)
-    inverse = jnp.where(d == 0, 0, 1 / jnp.where(d == 0, 1, d))
-    proven = jnp.max(jnp.abs(inverse) * norms)
-    start = np.random.default_rng(0).uniform(-1, 1, len(d)).astype(d.dtype)
-
-    def step(_: Any, carry: tuple[Array, Array]) -> tuple[Array, Array]:
-        v, size = carry
-        v = inverse * operator.mv(v / jnp.where(size > 0, size, 1).astype(v.dtype))
-        return v, jnp.linalg.norm(v)
-
-    v = jax.lax.optimization_barrier(jnp.asarray(start)) + 0 * d
-    _, estimate = jax.lax.fori_loop(0, setup.POWER_STEPS, step, (v, jnp.linalg.norm(v)))
-    bound = jnp.minimum(setup.MARGIN * estimate, proven)
-    return inverse / jnp.where(bound > 0, bound, 1).astype(d.dtype)
-
-
-def _inverse(matrix: Array, hermitian: bool) -> Array:
-    return jnp.linalg.pinv(matrix, rtol=setup.cutoff(matrix.dtype), hermitian=hermitian)
 
 
 # ---- Once, on the host ---------------------------------------------------------------------------

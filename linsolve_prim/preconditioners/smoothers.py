@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array
 
 Apply = Callable[[Array], Array]
 
 NAMES = ("chebyshev", "l1_jacobi")
+#: Power steps of the estimate of λmax(D⁻¹A), which is then raised by a tenth, as PETSc does.
+POWER_STEPS = 10
+MARGIN = 1.1
 
 
 class Smoother(eqx.Module):
@@ -76,3 +81,38 @@ class Smoother(eqx.Module):
 
         (x, r, d), _ = jax.lax.scan(step, (x, r, d), (alphas, betas))
         return x, r, d
+
+
+def diagonal_of_smoother(apply: Apply, d: Array, norms: Array, name: str) -> Array:
+    """S for the operator with this diagonal and these ℓ1 norms of its rows.
+
+    λmax(D⁻¹A) is estimated by power steps, with a margin, and is at most what the norms prove.
+    Rows without diagonal are not smoothed.
+    """
+    if name == "l1_jacobi":
+        sign = jnp.where(d.real < 0, -1, 1).astype(norms.dtype)
+        return (sign * jnp.where(norms > 0, 1 / jnp.where(norms > 0, norms, 1), 0)).astype(d.dtype)
+    inverse = jnp.where(d == 0, 0, 1 / jnp.where(d == 0, 1, d))
+    proven = jnp.max(jnp.abs(inverse) * norms)
+    size = lambda v: jnp.sqrt(jnp.sum(jnp.abs(v) ** 2))
+
+    def step(_: Any, carry: tuple[Array, Array]) -> tuple[Array, Array]:
+        v, norm = carry
+        v = inverse * apply(v / jnp.where(norm > 0, norm, 1).astype(v.dtype))
+        return v, size(v)
+
+    start = np.random.default_rng(0).uniform(-1, 1, d.shape).astype(d.dtype)
+    v = jax.lax.optimization_barrier(jnp.asarray(start)) + 0 * d
+    _, estimate = jax.lax.fori_loop(0, POWER_STEPS, step, (v, size(v)))
+    bound = jnp.minimum(MARGIN * estimate, proven)
+    return inverse / jnp.where(bound > 0, bound, 1).astype(d.dtype)
+
+
+def cutoff(dtype: Any) -> float:
+    """Singular values of the coarsest operator below this, relative to the largest, count as zero."""
+    return float(jnp.finfo(dtype).eps) ** 0.75
+
+
+def pseudo_inverse(matrix: Array, hermitian: bool) -> Array:
+    """Of the coarsest operator, which may be singular."""
+    return jnp.linalg.pinv(matrix, rtol=cutoff(matrix.dtype), hermitian=hermitian)

@@ -69,11 +69,12 @@ def _table(
     starts: np.ndarray, lengths: np.ndarray, width: int, indices: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
     nnz = len(indices)
-    step = np.arange(width, dtype=np.int64)[:, None]
-    slots = np.where(step < lengths, starts + step, nnz)
-    columns = np.append(indices, 0)[slots]
-    small = np.int32 if nnz < np.iinfo(np.int32).max else np.int64
-    return slots.astype(small), columns.astype(small)
+    small: Any = np.int32 if nnz < np.iinfo(np.int32).max else np.int64
+    step = np.arange(width, dtype=small)[:, None]
+    own = step < lengths
+    slots = np.where(own, starts.astype(small) + step, small(nnz))
+    columns = np.append(indices.astype(small, copy=False), small(0))[slots]
+    return slots, columns
 
 
 class PaddedOperator(AbstractLinearOperator):

@@ -1,0 +1,74 @@
+"""Our operators as `scipy.sparse.linalg.LinearOperator`, and back."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import scipy.sparse as sp
+import scipy.sparse.linalg as spla
+
+from .._tree import ravel, unravel
+from ..errors import WrongTypeError
+from ..operators import AbstractLinearOperator, MatrixLinearOperator, conj
+from ..sparse.operator import SparseLinearOperator
+from .callback import HostLinearOperator
+
+
+def to_scipy(operator: AbstractLinearOperator) -> spla.LinearOperator:
+    """A SciPy `LinearOperator` whose products are those of `operator`, compiled; pytrees are raveled.
+
+    For SciPy's solvers (`eigsh`, `svds`, `lgmres`, …). `matvec`, `rmatvec`, `matmat` and `rmatmat` are there.
+    """
+    if not isinstance(operator, AbstractLinearOperator):
+        raise WrongTypeError(
+            f"operator: must be an AbstractLinearOperator; got {type(operator).__name__}."
+        )
+    adjoint = conj(operator).transpose()
+    leaf = jax.tree.leaves(operator.in_structure())[0]
+    return spla.LinearOperator(
+        (operator.out_size(), operator.in_size()),
+        matvec=_product(operator),
+        rmatvec=_product(adjoint),
+        matmat=_products(operator),
+        rmatmat=_products(adjoint),
+        dtype=np.dtype(leaf.dtype),
+    )
+
+
+def _flat(operator: AbstractLinearOperator) -> Any:
+    structure = operator.in_structure()
+    dtype = jax.tree.leaves(structure)[0].dtype
+    return lambda x: ravel(operator.mv(unravel(jnp.asarray(x, dtype), structure)))
+
+
+def _product(operator: AbstractLinearOperator) -> Any:
+    fn = jax.jit(_flat(operator))
+    return lambda x: np.asarray(fn(np.ravel(x)))
+
+
+def _products(operator: AbstractLinearOperator) -> Any:
+    fn = jax.jit(jax.vmap(_flat(operator), in_axes=1, out_axes=1))
+    return lambda x: np.asarray(fn(x))
+
+
+def from_scipy(operator: Any, tags: Any = ()) -> AbstractLinearOperator:
+    """Of a SciPy `LinearOperator`, sparse matrix, or NumPy matrix one of ours.
+
+    Products of a `LinearOperator` are made on the host, by a callback, for one vector or a batch; its
+    transpose needs `rmatvec`.
+
+    **Raises** `TypeError` for anything else.
+    """
+    if sp.issparse(operator):
+        return SparseLinearOperator.from_scipy(operator, tags)
+    if isinstance(operator, np.ndarray):
+        return MatrixLinearOperator(jnp.asarray(operator), tags)
+    if not isinstance(operator, spla.LinearOperator):
+        raise WrongTypeError(
+            "operator: must be a scipy.sparse.linalg.LinearOperator, a sparse matrix or an array; got "
+            f"{type(operator).__name__}."
+        )
+    return HostLinearOperator(operator, tags)
