@@ -371,3 +371,16 @@ def test_bad_input_is_told_with_the_remedy():
         Anderson(memory=-1)
     with pytest.raises(lp.StructureError, match="x0: must hold at least one array"):
         lp.root_solve(lambda x: x, ())
+
+
+def test_roots_under_shard_map_sum_the_cotangents_of_what_is_shared():
+    """One device is enough for the types; the sum over a mesh is JAX's."""
+    mesh = jax.make_mesh((1,), ("i",), axis_types=(jax.sharding.AxisType.Auto,))
+    spec = jax.sharding.PartitionSpec("i")
+    root = lambda y, a: lp.root_solve(lambda x: a * x**3 - y, jnp.ones_like(y)).value
+    spread = jax.shard_map(
+        root, mesh=mesh, in_specs=(spec, jax.sharding.PartitionSpec()), out_specs=spec
+    )
+    y, a = jnp.array([8.0, 27.0], DTYPE), jnp.asarray(2.0, DTYPE)
+    want = jax.grad(lambda a: root(y, a).sum())(a)
+    np.testing.assert_allclose(jax.grad(lambda a: spread(y, a).sum())(a), want, rtol=10 * TOL)

@@ -13,12 +13,11 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, PyTree
 
-from .._static import Skeleton, split
+from .._static import Skeleton, Static, split
 from .._tree import tree_neg
-from .._types import is_inexact
+from .._types import default_floating_dtype, is_inexact
 from ..adjoint import ImplicitAdjoint, as_adjoint
 from ..operators import AbstractLinearOperator
 from ..primitive import FORWARD, TANGENT, Failure, SolveCall, bind
@@ -78,22 +77,25 @@ def solve_implicitly(
     arrays, skeleton = split(equation)
     others, rest = split(stop_gradient((method, x0, solver, own)))
     task = Task(skeleton, rest, throw, name)
-    value, result, stats = _solved(task, arrays, others)
+    value, *rest_of_it = _solved(task, arrays, others)
+    result, stats = _as_they_were(*rest_of_it)
     return Solution(value, result, stats, None)
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
 def _solved(task: Task, arrays: list[Array], others: list[Array]) -> tuple[Any, Any, Any]:
+    """The value; result and statistics as `_as_floats` packs them."""
     method, x0, _, _ = task.rest.fill(others)
     value, result, stats = find(task.equation.fill(arrays), method, x0)
     what = Failure(repr(method), FORWARD, task.name)
-    return deliver(value, result, stats, task.throw, what)
+    value, result, stats = deliver(value, result, stats, task.throw, what)
+    return value, *_as_floats((result, stats))
 
 
 @_solved.defjvp
 def _derivative(task: Task, primals: Any, tangents: Any) -> tuple[Any, Any]:
     arrays, others = primals
-    value, result, stats = _solved(task, arrays, others)
+    value, floats, form = _solved(task, arrays, others)
 
     def residual(*arrays: Array) -> PyTree[Array]:
         return task.equation.fill(arrays).residual(value)
@@ -101,7 +103,7 @@ def _derivative(task: Task, primals: Any, tangents: Any) -> tuple[Any, Any]:
     change = jax.jvp(residual, tuple(arrays), tuple(tangents[0]))[1]
     operator = task.equation.fill(arrays).operator(value)
     dx = _linear(task, others, operator, jax.tree.map(jnp.asarray, tree_neg(change)))
-    return (value, result, stats), (dx, *jax.tree.map(_no_tangent, (result, stats)))
+    return (value, floats, form), (dx, jax.tree.map(jnp.zeros_like, floats), form)
 
 
 def _linear(
@@ -121,6 +123,17 @@ def _linear(
     return bind(call, operands)[0]
 
 
-def _no_tangent(x: Any) -> Any:
-    x = jnp.asarray(x)
-    return jnp.zeros_like(x) if is_inexact(x) else np.zeros(x.shape, jax.dtypes.float0)
+# A tangent of an integer has no mesh axes, and `custom_jvp` under `shard_map` asks for some: so integers
+# (counts and codes, which are small) leave it as floats.
+
+
+def _as_floats(tree: Any) -> tuple[list[Array], Static]:
+    leaves, treedef = jax.tree.flatten(jax.tree.map(jnp.asarray, tree))
+    floats = [x if is_inexact(x) else x.astype(default_floating_dtype()) for x in leaves]
+    return floats, Static((treedef, tuple(x.dtype for x in leaves)))
+
+
+def _as_they_were(floats: list[Array], form: Static) -> Any:
+    treedef, dtypes = form.value
+    leaves = [jax.lax.stop_gradient(x).astype(dtype) for x, dtype in zip(floats, dtypes)]
+    return jax.tree.unflatten(treedef, leaves)
