@@ -9,6 +9,8 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 os.environ.setdefault("JAX_ENABLE_X64", "1")
 os.environ.setdefault("JAX_NUMPY_DTYPE_PROMOTION", "strict")
 os.environ.setdefault("MPLBACKEND", "Agg")
+# The tests compile far longer than they compute: LLVM need not optimise what runs once.
+os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
 
 if os.environ.get("LINSOLVE_PRIM_TYPECHECK", "1") == "1":
     from jaxtyping import install_import_hook
