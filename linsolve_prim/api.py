@@ -253,8 +253,10 @@ def _prepared(operator: Any, solver: Any, options: Any) -> tuple[Any, Any]:
             return solver.make_preconditioner(m, operator)
         return m
 
-    if not isinstance(operator, AbstractLinearOperator):
-        return solver, options  # refused below
+    if not (
+        isinstance(operator, AbstractLinearOperator) and isinstance(solver, AbstractLinearSolver)
+    ):
+        return solver, options  # refused later
     own = getattr(solver, "preconditioner", None)
     if isinstance(own, AbstractPreconditioner) and (m := made(own)) is not own:
         solver = dataclasses.replace(solver, preconditioner=m)
