@@ -276,3 +276,14 @@ def test_bad_input_is_told_with_the_remedy():
     pytest.importorskip("optimistix")
     with pytest.raises(TypeError, match="Optimistix has no minimiser 'Nope'"):
         lp.minimize(rosenbrock, START, "optimistix.Nope")
+
+
+def test_shards_are_refused_since_derivatives_would_be_wrong():
+    mesh = jax.make_mesh((1,), ("i",), axis_types=(jax.sharding.AxisType.Auto,))
+    spec = jax.sharding.PartitionSpec("i")
+
+    def least(y):
+        return lp.minimize(lambda x: jnp.sum((x - y) ** 2), jnp.zeros(2), "GD").value
+
+    with pytest.raises(NotImplementedError, match=r"f: must not depend on values that vary over"):
+        jax.shard_map(least, mesh=mesh, in_specs=spec, out_specs=spec)(jnp.ones(2))

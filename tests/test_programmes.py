@@ -219,7 +219,7 @@ def test_implicit_differentiation_takes_a_fiftieth_of_the_memory_of_unrolling_S1
 def run_example(name, **settings):
     """What an example's `main` returns. (Optax relies on JAX's standard promotion of dtypes.)"""
     pytest.importorskip("optax")
-    folder = Path(__file__).parent.parent / "examples"
+    folder = Path(__file__).parent.parent / "docs" / "examples"
     if not folder.exists():
         pytest.skip("examples are not part of an installed package")
     sys.path.insert(0, str(folder))

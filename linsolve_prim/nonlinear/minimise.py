@@ -10,6 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import PyTree
 
+from .._types import is_array
+from .._varying import varying_axes
 from ..auto import AutoLinearSolver
 from ..errors import WrongTypeError
 from ..primitive import FORWARD, Failure, failures
@@ -68,7 +70,8 @@ def minimize(
     `"evaluations"` (of f, where they are counted) and `"reason"`.
 
     **Raises** `NotConverged`, `Diverged`, `NonFiniteInputError`; `WrongTypeError` for a SciPy method
-    inside of `jax.jit` or `jax.vmap`, and for bounds that a method cannot take.
+    inside of `jax.jit` or `jax.vmap`, and for bounds that a method cannot take; `NotImplementedError`
+    for values that vary over the devices of `jax.shard_map`.
 
     Derivatives by all that `f` captures, by `args` and `bounds`, are those of ∇f(x) = 0 (with active
     bounds held), forward and reverse, to any order.
@@ -85,6 +88,7 @@ def minimize(
     if not autodiff:
         return _without_autodiff(chosen, of_x, x0, bounds, throwing, name)
     problem = make_stationary(of_x, x0, bounds)
+    _refuse_shards((problem, x0))
     solver = AutoLinearSolver(well_posed=True)
     return solve_implicitly(problem, chosen, x0, solver, adjoint, throwing, name)
 
@@ -108,6 +112,16 @@ def _chosen(method: Any, rtol: Any, atol: Any, max_steps: Any, options: Any) -> 
             f"or 'optimistix.NAME'; got {method!r}."
         )
     return own
+
+
+def _refuse_shards(tree: Any) -> None:
+    """Derivatives of a minimiser inside of `shard_map` came out wrong: better none than those."""
+    if varying_axes([leaf for leaf in jax.tree.leaves(tree) if is_array(leaf)]):
+        raise NotImplementedError(
+            "f: must not depend on values that vary over the devices of `jax.shard_map`, whose "
+            "derivatives are not supported here. Minimise outside of it, or find a root of the gradient "
+            "with `root_solve`."
+        )
 
 
 def _check_bounds(method: Any, bounds: Any) -> None:
