@@ -213,6 +213,7 @@ def test_functions_of_numpy_arrays_S4_06():
 
 
 def test_failures_have_their_class_and_the_last_estimate():
+    """S0-51."""
     with pytest.raises(lp.NotConverged, match="the solve 'valley' by scipy") as caught:
         lp.minimize(rosenbrock, START, max_steps=2, name="valley")
     assert caught.value.solution.value.shape == (2,)

@@ -21,6 +21,11 @@ def rhs(shape, seed=0):
     return jnp.asarray(np.random.default_rng(seed).standard_normal(shape))
 
 
+def label(value):
+    """Functions by name: their addresses differ from process to process."""
+    return getattr(value, "__name__", str(value))
+
+
 def dirichlet(x):
     """−Δ with zeros outside."""
     padded, y = jnp.pad(x, 1), 2.0 * x.ndim * x
@@ -74,7 +79,7 @@ def cg(operator, b, preconditioner, **settings):
         (dirichlet, (500,)),
         (dirichlet, (14, 14, 14)),
     ],
-    ids=str,
+    ids=label,
 )
 def test_few_iterations_on_grids_of_all_kinds_S2_26(fn, shape):
     b, settings = rhs(shape), {}
@@ -116,7 +121,7 @@ SMALL = [
 ]
 
 
-@pytest.mark.parametrize(("fn", "shape"), SMALL, ids=str)
+@pytest.mark.parametrize(("fn", "shape"), SMALL, ids=label)
 def test_stencils_and_cycles_are_what_they_stand_for(fn, shape):
     """The stencil is the operator, and its transpose Aᵀ; so with interpolation and with the cycle."""
     operator = operator_of(fn, shape, ())
@@ -140,7 +145,7 @@ def test_stencils_and_cycles_are_what_they_stand_for(fn, shape):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("fn", "shape"), SMALL, ids=str)
+@pytest.mark.parametrize(("fn", "shape"), SMALL, ids=label)
 def test_laws(fn, shape):
     operator = operator_of(fn, shape, ())
     check_operator(StencilOperator(find_stencil(operator.mv, shape, jnp.dtype(float))))

@@ -73,6 +73,7 @@ def test_every_solve_once_also_around_cached_programs_S0_44(name):
 
 
 def test_entries_hold_what_the_solve_returned_S0_46():
+    """S4-11."""
     b = jnp.asarray(B)
     operator = lp.MatrixLinearOperator(jnp.asarray(A))
     with lp.SolveTape(values=True) as tape:
