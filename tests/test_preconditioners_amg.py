@@ -402,6 +402,14 @@ def test_it_is_rebuilt_for_each_eager_solve_and_kept_on_demand(setups):
     assert len(setups) == 3
 
 
+def test_inside_of_others_it_is_made_from_numbers_too(setups):
+    operator, b = definite(gallery.poisson((24, 24))), rhs(576)
+    pair = lp.preconditioners.Compose(lp.preconditioners.Jacobi(), AMG(max_coarse=40))
+    found = cg(operator, b, pair)
+    assert len(setups) == 1
+    assert int(found.stats["num_steps"]) <= 12
+
+
 # ---- Bad input -----------------------------------------------------------------------------------
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, ClassVar
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -63,8 +63,6 @@ class AMG(AbstractPreconditioner):
     max_coarse: int = dataclasses.field(default=300, kw_only=True)
     settings: Any = dataclasses.field(default=None, kw_only=True)
 
-    needs_values: ClassVar[bool] = True
-
     def __check_init__(self) -> None:
         if self.method not in setup.METHODS:
             raise ValueError(
@@ -79,6 +77,10 @@ class AMG(AbstractPreconditioner):
                 "interpolates by entries alone. Leave it out, or choose another method."
             )
         require("PyAMG", "pyamg")
+
+    @property
+    def needs_values(self) -> bool:
+        return True
 
     def keeps_definite(self, operator: AbstractLinearOperator) -> bool:
         return self.cycle != "F"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import abc
-from typing import ClassVar
 
 import equinox as eqx
 
@@ -31,9 +30,11 @@ class AbstractPreconditioner(eqx.Module):
     linear, and it has a transpose: that of Mᵀ approximates A⁻ᵀ.
     """
 
-    #: Whether `init` looks at numbers, on the host: then it is called before a solve is compiled,
-    #: unless the operator is traced already.
-    needs_values: ClassVar[bool] = False
+    @property
+    def needs_values(self) -> bool:
+        """Whether `init` looks at numbers, on the host: then it is called before a solve is compiled,
+        unless the operator is traced already."""
+        return False
 
     @abc.abstractmethod
     def init(self, operator: AbstractLinearOperator) -> AbstractLinearOperator:

@@ -88,6 +88,10 @@ class Compose(AbstractPreconditioner):
             raise ValueError(f"how: must be 'multiplicative' or 'additive'; got {how!r}.")
         self.parts, self.how, self.symmetric = parts, how, symmetric
 
+    @property
+    def needs_values(self) -> bool:
+        return any(_is_made(m) and m.needs_values for m in self.parts)
+
     def init(self, operator: AbstractLinearOperator) -> AbstractLinearOperator:
         require_square(operator, "Compose")
         operator = stop_gradient(operator)

@@ -73,6 +73,11 @@ class FieldSplit(AbstractPreconditioner):
                 f"{type(self.second).__name__}."
             )
 
+    @property
+    def needs_values(self) -> bool:
+        parts = (self.first, self.second)
+        return any(isinstance(m, AbstractPreconditioner) and m.needs_values for m in parts)
+
     def init(self, operator: AbstractLinearOperator) -> AbstractLinearOperator:
         require_square(operator, "FieldSplit")
         operator = stop_gradient(operator)
