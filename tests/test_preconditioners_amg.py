@@ -18,6 +18,12 @@ gallery = pyamg.gallery
 MATRICES = pathlib.Path(__file__).parents[2] / "shared" / "matrices"
 
 
+def slow_if(case, among=None):
+    """A case that is left out by default: all are of one kind, and compile for long."""
+    marks = [pytest.mark.slow] if among is None or case in among else []
+    return pytest.param(case, marks=marks)
+
+
 def definite(matrix, dtype=None):
     matrix = sp.csr_matrix(matrix)
     return lp.SparseLinearOperator.from_scipy(
@@ -97,8 +103,11 @@ PROBLEMS = {
 }
 
 
+LONG = ("2-D 128²", "3-D 24³", "rotated")
+
+
 @pytest.mark.parametrize("method", ["smoothed_aggregation", "ruge_stuben"])
-@pytest.mark.parametrize("name", PROBLEMS)
+@pytest.mark.parametrize("name", [slow_if(name, LONG) for name in PROBLEMS])
 def test_few_iterations_whatever_the_size_S2_26(name, method):
     """At most 15 in 2-D and 20 in 3-D, and at most twice as many as PyAMG's own cycles."""
     matrix, most = PROBLEMS[name]()
@@ -198,7 +207,9 @@ def phases(matrix, seed=0):
 
 
 @pytest.mark.parametrize("prepared", [False, True], ids=["fixed", "refreshed"])
-@pytest.mark.parametrize("kind", ["symmetric", "nonsymmetric", "hermitian", "W", "l1"])
+@pytest.mark.parametrize(
+    "kind", [slow_if(k, "W l1") for k in ("symmetric", "nonsymmetric", "hermitian", "W", "l1")]
+)
 def test_cycles_are_linear_operators_with_transposes(kind, prepared):
     """B-02: the adjoint has the transposed cycle."""
     matrix, settings = sp.csr_matrix(gallery.poisson((14, 14))), {"max_coarse": 10}
@@ -228,12 +239,12 @@ def test_cycles_are_linear_operators_with_transposes(kind, prepared):
 
 
 @pytest.mark.parametrize("side", ["left", "right"])
-@pytest.mark.parametrize("solver", [lp.GMRES, lp.BiCGStab, lp.IDR, lp.TFQMR])
+@pytest.mark.parametrize("solver", ["GMRES", "BiCGStab", slow_if("IDR"), slow_if("TFQMR")])
 def test_nonsymmetric_systems_and_their_adjoints_B_02(solver, side):
     matrix = convection(32)
     operator = lp.SparseLinearOperator.from_scipy(matrix)
     b = rhs(1024)
-    chosen = solver(1e-8, 0.0, preconditioner=AMG(max_coarse=40), side=side)
+    chosen = getattr(lp, solver)(1e-8, 0.0, preconditioner=AMG(max_coarse=40), side=side)
     with lp.SolveTape() as tape:
         loss = lambda b: jnp.sum(jnp.sin(lp.linear_solve(operator, b, chosen).value))
         gradient = jax.grad(loss)(b)

@@ -77,7 +77,7 @@ def cg(operator, b, preconditioner, **settings):
         (dirichlet, (51, 38)),
         (periodic, (35, 50)),
         (dirichlet, (500,)),
-        (dirichlet, (14, 14, 14)),
+        pytest.param(dirichlet, (14, 14, 14), marks=pytest.mark.slow),
     ],
     ids=label,
 )
