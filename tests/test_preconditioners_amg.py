@@ -227,8 +227,10 @@ def test_cycles_are_linear_operators_with_transposes(kind, prepared):
     own = AMG(**settings)
     m = (own.prepare(operator) if prepared else own).init(operator)
     assert len(m.levels) >= 1
-    check_operator(m)
-    dense = np.asarray(m.as_matrix())
+    parts = jax.jit(lambda m: [a.as_matrix() for a in (m, m.T, lp.conj(m))])(m)
+    dense, turned, conjugate = (np.asarray(part) for part in parts)
+    np.testing.assert_allclose(turned, dense.T, atol=1e-13)
+    np.testing.assert_allclose(conjugate, dense.conj(), atol=1e-13)
     if kind != "nonsymmetric":
         np.testing.assert_allclose(dense, dense.conj().T, atol=1e-13)
         assert np.linalg.eigvalsh(dense).min() > 0
@@ -236,6 +238,15 @@ def test_cycles_are_linear_operators_with_transposes(kind, prepared):
     values = np.abs(np.linalg.eigvals(np.asarray(operator.as_matrix()) @ dense))
     assert values.max() < 1.6
     assert values.min() > 0.3
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("symmetric", [True, False])
+def test_laws(symmetric):
+    operator = lp.SparseLinearOperator.from_scipy(convection(10))
+    if symmetric:
+        operator = definite(gallery.poisson((10, 10)))
+    check_operator(AMG(max_coarse=10).init(operator))
 
 
 @pytest.mark.parametrize("side", ["left", "right"])
