@@ -152,6 +152,13 @@ def test_laws(fn, shape):
     check_operator(GeometricMultigrid(max_coarse=3).init(operator))
 
 
+def test_a_grid_that_is_small_enough_is_solved_at_once():
+    operator = operator_of(dirichlet, (6, 5))
+    found = cg(operator, rhs((6, 5)), GeometricMultigrid())
+    assert found.value.shape == (6, 5)
+    assert int(found.stats["num_steps"]) == 1
+
+
 def test_interpolation_keeps_constants_where_the_operator_does():
     operator = operator_of(periodic, (8, 6))
     p = Interpolation(

@@ -97,7 +97,8 @@ class AMG(AbstractPreconditioner):
         levels = [self._level(one, hermitian, None if k else own) for k, one in enumerate(finer)]
         coarsest = jnp.asarray(setup.inverse_of(last.matrix, hermitian))
         smoother = Smoother(self.smoother, self.degree)
-        return multigrid(levels, coarsest, smoother, self.cycle, operator, hermitian)
+        shape = matrix.shape[:1]
+        return multigrid(levels, coarsest, smoother, self.cycle, operator, hermitian, shape)
 
     def prepare(self, operator: AbstractLinearOperator) -> AMGHierarchy:
         """Aggregates and interpolation of A; coarse operators follow the values that are met.

@@ -95,7 +95,10 @@ class AMGHierarchy(AbstractPreconditioner):
             values = level.coarse_values(values)
         matrix = SparseLinearOperator(values, self.coarsest).as_matrix()
         inverse = pseudo_inverse(matrix, self.hermitian)
-        return multigrid(levels, inverse, self.smoother, self.cycle, operator, self.hermitian)
+        shape = self.pattern.shape[:1]
+        return multigrid(
+            levels, inverse, self.smoother, self.cycle, operator, self.hermitian, shape
+        )
 
     def _checked(self, operator: AbstractLinearOperator) -> SparseLinearOperator:
         found = sparse_of(operator)

@@ -110,7 +110,7 @@ class GeometricMultigrid(AbstractPreconditioner):
             fine = StencilOperator(stencils[depth]) if flat or depth else operator
             levels.append(Level(fine, scale, p, p.transpose()))
         smoother = Smoother(self.smoother, self.degree)
-        made = multigrid(levels, coarsest, smoother, self.cycle, operator, hermitian)
+        made = multigrid(levels, coarsest, smoother, self.cycle, operator, hermitian, grid)
         return Raveled(made, grid) if flat else made
 
 

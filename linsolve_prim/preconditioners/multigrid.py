@@ -49,6 +49,7 @@ class MultigridOperator(AbstractLinearOperator):
     - `coarsest`: the (pseudo-)inverse of the coarsest operator, a dense matrix.
     - `smoother`: the same polynomial before and after, so that the cycle is symmetric if A is.
     - `cycle`: "V"; "W", which visits each coarser level twice; "F", a W whose second visit is a V.
+    - `shape`: of the arrays that it maps.
     - `hermitian`: whether M = Mᴴ, because A is, and the cycle is no F.
     """
 
@@ -56,6 +57,7 @@ class MultigridOperator(AbstractLinearOperator):
     coarsest: Array
     smoother: Smoother
     cycle: str = eqx.field(static=True)
+    shape: tuple[int, ...] = eqx.field(static=True)
     hermitian: bool = eqx.field(static=True)
     tags: frozenset[object] = eqx.field(static=True)
 
@@ -91,18 +93,14 @@ class MultigridOperator(AbstractLinearOperator):
                 "solves need. Use cycle='V' or 'W'."
             )
         levels = tuple(level.turned() for level in self.levels)
-        turned = self.coarsest.T
-        return MultigridOperator(levels, turned, self.smoother, self.cycle, False, frozenset())
+        cycle = self.smoother, self.cycle, self.shape
+        return MultigridOperator(levels, self.coarsest.T, *cycle, False, frozenset())
 
     def in_structure(self) -> Structure:
-        if self.levels:
-            return self.levels[0].operator.out_structure()
-        return jax.ShapeDtypeStruct(self.coarsest.shape[1:], self.coarsest.dtype)
+        return jax.ShapeDtypeStruct(self.shape, self.coarsest.dtype)
 
     def out_structure(self) -> Structure:
-        if self.levels:
-            return self.levels[0].operator.in_structure()
-        return jax.ShapeDtypeStruct(self.coarsest.shape[:1], self.coarsest.dtype)
+        return self.in_structure()
 
 
 @conj.register(MultigridOperator)
@@ -145,8 +143,9 @@ def multigrid(
     cycle: str,
     operator: AbstractLinearOperator,
     hermitian: bool,
+    shape: tuple[int, ...],
 ) -> MultigridOperator:
-    """The cycle for A, with what is true of it."""
+    """The cycle for A, on arrays of a shape, with what is true of it."""
     own = hermitian and cycle != "F"
     tags = inherited_tags(operator, own)
-    return MultigridOperator(tuple(levels), coarsest, smoother, cycle, own, tags)
+    return MultigridOperator(tuple(levels), coarsest, smoother, cycle, shape, own, tags)
