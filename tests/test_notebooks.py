@@ -27,3 +27,15 @@ def test_first_solve(capsys, monkeypatch):
     plt.close("all")
     assert namespace["error"] < 0.1
     assert "False" not in capsys.readouterr().out
+
+
+def test_multigrid(capsys, monkeypatch):
+    """S2-26: steps do not grow with the grid; a gradient through 20 solves with a refreshed hierarchy."""
+    plt = pytest.importorskip("matplotlib.pyplot")
+    pytest.importorskip("pyamg")
+    monkeypatch.setattr(plt, "show", lambda: None)
+    namespace = run("multigrid.ipynb")
+    plt.close("all")
+    assert namespace["growth"] < 2
+    assert namespace["steps"]["none"][-1] > 3 * namespace["steps"]["none"][1]
+    assert namespace["error"] < (1e-4 if jax.config.jax_enable_x64 else 1e-1)
