@@ -3,6 +3,7 @@
 import logging
 import os
 import pathlib
+import zlib
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
@@ -22,6 +23,7 @@ if os.environ.get("LINSOLVE_PRIM_TYPECHECK", "1") == "1":
     ).__enter__()
 
 import jax
+import numpy as np
 import pytest
 
 X64 = os.environ["JAX_ENABLE_X64"] not in ("0", "false", "False")
@@ -42,6 +44,15 @@ def _few_programs():
     maps = pathlib.Path("/proc/self/maps")
     if maps.exists() and maps.read_bytes().count(b"\n") > 40_000:
         jax.clear_caches()
+
+
+@pytest.fixture(autouse=True)
+def _same_numbers(request):
+    """A test's random numbers do not depend on which tests ran before it, in which process."""
+    for shared in vars(request.module).values():
+        if isinstance(shared, np.random.Generator):
+            seed = zlib.crc32(request.node.nodeid.encode())
+            shared.bit_generator.state = np.random.default_rng(seed).bit_generator.state
 
 
 @pytest.fixture
