@@ -8,7 +8,6 @@ from __future__ import annotations
 from typing import Any
 
 import equinox as eqx
-import jax
 from jaxtyping import Array, PyTree
 
 from .. import operators as ours
@@ -106,10 +105,9 @@ class LineaxSolver(lx.AbstractLinearSolver):
     def compute(
         self, state: _Both, vector: PyTree[Array], options: dict[str, Any]
     ) -> tuple[PyTree[Array], Any, dict[str, Any]]:
-        structure = state.operator.out_structure()
         found = linear_solve(
             state.operator,
-            _like(vector, structure),
+            vector,
             self.solver,
             options=_ours(options),
             state=state.state,
@@ -163,10 +161,6 @@ def _turned(options: dict[str, Any], turn: Any) -> dict[str, Any]:
     return out
 
 
-def _like(vector: PyTree[Array], structure: Any) -> PyTree[Array]:
-    return jax.tree.map(lambda x, s: x.reshape(s.shape), vector, structure)
-
-
 def _result(result: Any) -> Any:
     """Our code as the one of Lineax that comes nearest."""
     names = {
@@ -182,8 +176,5 @@ def _result(result: Any) -> Any:
         result == RESULTS.successful, lx.RESULTS.successful, lx.RESULTS.breakdown
     )
     for mine, theirs in names.items():
-        if hasattr(RESULTS, mine):
-            out = lx.RESULTS.where(
-                result == getattr(RESULTS, mine), getattr(lx.RESULTS, theirs), out
-            )
+        out = lx.RESULTS.where(result == getattr(RESULTS, mine), getattr(lx.RESULTS, theirs), out)
     return out

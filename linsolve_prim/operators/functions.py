@@ -24,7 +24,8 @@ def _tags(operator: AbstractLinearOperator) -> frozenset[Any]:
     return t.as_tags(tags)
 
 
-def _is_real(operator: AbstractLinearOperator) -> bool:
+def is_real(operator: AbstractLinearOperator) -> bool:
+    """Whether neither input nor output is complex."""
     from .._tree import tree_dtype
 
     structures = (operator.in_structure(), operator.out_structure())
@@ -38,7 +39,7 @@ def is_symmetric(operator: AbstractLinearOperator) -> bool:
     if t.symmetric_tag in tags or t.diagonal_tag in tags:
         return True
     definite = t.positive_semidefinite_tag in tags or t.negative_semidefinite_tag in tags
-    return definite and _is_real(operator)
+    return definite and is_real(operator)
 
 
 @functools.singledispatch
@@ -105,7 +106,7 @@ def conj(operator: AbstractLinearOperator) -> AbstractLinearOperator:
     """The elementwise conjugate, conj(A): x ↦ conj(A conj(x)). A itself if it is real."""
     from .conjugate import ConjLinearOperator
 
-    return operator if _is_real(operator) else ConjLinearOperator(operator)
+    return operator if is_real(operator) else ConjLinearOperator(operator)
 
 
 @functools.singledispatch
@@ -122,3 +123,9 @@ def tridiagonal(operator: AbstractLinearOperator) -> tuple[Array, Array, Array]:
     from .dense import tridiagonal_by_products
 
     return tridiagonal_by_products(operator)
+
+
+def promises_hermitian(operator: AbstractLinearOperator) -> bool:
+    """Whether what is promised of an operator implies A = Aᴴ."""
+    definite = is_positive_semidefinite(operator) or is_negative_semidefinite(operator)
+    return definite or (is_real(operator) and is_symmetric(operator))

@@ -11,16 +11,17 @@ import numpy as np
 import scipy.sparse as sp
 
 from .._static import is_concrete
-from ..errors import StructureError, WrongTypeError
+from ..errors import StructureError
 from ..host.available import require
 from ..operators import AbstractLinearOperator
+from ..operators.functions import promises_hermitian
 from ..sparse.layouts import is_dia
-from ..sparse.operator import SparseLinearOperator, sparse_of
 from ..sparse.pattern import SparsityPattern
 from . import amg_setup as setup
 from .base import AbstractPreconditioner
 from .galerkin import AMGHierarchy, held, refreshable
-from .multigrid import Level, MultigridOperator, multigrid, promises_hermitian
+from .multigrid import Level, MultigridOperator, multigrid
+from .parts import require_sparse
 from .smoothers import Smoother
 
 CYCLES = ("V", "W", "F")
@@ -86,7 +87,7 @@ class AMG(AbstractPreconditioner):
         return self.cycle != "F"
 
     def init(self, operator: AbstractLinearOperator) -> MultigridOperator:
-        found = _sparse(operator)
+        found = require_sparse(operator, "AMG")
         if not is_concrete(found):
             return self._of_graph(found.pattern, operator).init(operator)
         matrix = setup.canonical(found.to_scipy())
@@ -105,7 +106,7 @@ class AMG(AbstractPreconditioner):
 
         **Raises** `StructureError` if A's values are traced.
         """
-        found = _sparse(operator)
+        found = require_sparse(operator, "AMG")
         if not is_concrete(found):
             raise StructureError(
                 "operator: must have values that are not traced, since PyAMG looks at them; got "
@@ -157,18 +158,3 @@ class AMG(AbstractPreconditioner):
         both = not hermitian  # else the cycle is its own transpose, up to conjugation
         operator = held(level.matrix, both) if own is None else own
         return Level(operator, jnp.asarray(scale(level.matrix)), held(p, both), held(r, both))
-
-
-def _sparse(operator: AbstractLinearOperator) -> SparseLinearOperator:
-    found = sparse_of(operator)
-    if found is None:
-        raise WrongTypeError(
-            f"operator: `AMG` needs a sparse matrix; got {type(operator).__name__}. Make one by "
-            "`SparseLinearOperator.from_dense` or `materialise_sparse`, or use "
-            "`preconditioners.GeometricMultigrid` for a stencil on a grid."
-        )
-    if found.pattern.shape[0] != found.pattern.shape[1]:
-        raise StructureError(
-            f"operator: `AMG` needs a square matrix; got shape {found.pattern.shape}."
-        )
-    return found

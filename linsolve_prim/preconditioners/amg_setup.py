@@ -117,7 +117,7 @@ def inverse_of(matrix: sp.csr_matrix, hermitian: bool) -> np.ndarray:
 def graph_laplacian(pattern: SparsityPattern, dtype: np.dtype) -> sp.csr_matrix:
     """A matrix of this pattern of which only the graph is known: all connections are as strong.
 
-    The diagonal is one more than the others' sum on the average, so that it is definite.
+    The diagonal is 1/n above the sum of the others' magnitudes, so that it is definite.
     """
     off = pattern.rows != pattern.indices
     degrees = np.bincount(pattern.rows[off], minlength=pattern.shape[0])

@@ -16,16 +16,17 @@ import numpy as np
 import scipy.sparse as sp
 from jaxtyping import Array
 
-from ..errors import StructureError, WrongTypeError
+from ..errors import StructureError
 from ..operators import AbstractLinearOperator
 from ..sparse import plans
 from ..sparse.layouts import is_dia
-from ..sparse.operator import SparseLinearOperator, sparse_of
+from ..sparse.operator import SparseLinearOperator
 from ..sparse.padded import PaddedOperator, Slots, pick_slots, slots_of
 from ..sparse.pattern import SparsityPattern
 from . import amg_setup as setup
 from .base import AbstractPreconditioner
 from .multigrid import Level, MultigridOperator, multigrid
+from .parts import require_sparse
 from .smoothers import Smoother, diagonal_of_smoother, pseudo_inverse
 
 
@@ -101,12 +102,7 @@ class AMGHierarchy(AbstractPreconditioner):
         )
 
     def _checked(self, operator: AbstractLinearOperator) -> SparseLinearOperator:
-        found = sparse_of(operator)
-        if found is None:
-            raise WrongTypeError(
-                f"operator: must be a sparse matrix; got {type(operator).__name__}. Make one by "
-                "`SparseLinearOperator.from_dense` or `materialise_sparse`."
-            )
+        found = require_sparse(operator, "AMGHierarchy")
         if found.pattern != self.pattern:
             raise StructureError(
                 f"operator: must have the pattern for which the hierarchy was prepared, "

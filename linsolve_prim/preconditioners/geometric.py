@@ -17,8 +17,9 @@ from .._static import Skeleton, is_concrete, split
 from .._types import structure_str
 from ..errors import StructureError
 from ..operators import AbstractLinearOperator
+from ..operators.functions import promises_hermitian
 from .base import AbstractPreconditioner
-from .multigrid import Level, MultigridOperator, multigrid, promises_hermitian
+from .multigrid import Level, MultigridOperator, multigrid
 from .smoothers import Smoother, diagonal_of_smoother, pseudo_inverse
 from .stencil import (
     Interpolation,
@@ -67,15 +68,8 @@ class GeometricMultigrid(AbstractPreconditioner):
 
     def init(self, operator: AbstractLinearOperator) -> AbstractLinearOperator:
         flat, grid = self._checked(operator)
-        own = GeometricMultigrid(
-            grid=grid,
-            smoother=self.smoother,
-            degree=self.degree,
-            cycle=self.cycle,
-            max_coarse=self.max_coarse,
-        )
         arrays, skeleton = split(operator)
-        found, excess = _jitted(own, skeleton, *arrays)
+        found, excess = _jitted(dataclasses.replace(self, grid=grid), skeleton, *arrays)
         if is_concrete(excess) and excess > 1e-6:
             raise ValueError(
                 "operator: must couple a point with its neighbours only; got one that reaches further, "

@@ -13,13 +13,10 @@ from .._types import Structure
 from ..operators import (
     AbstractLinearOperator,
     conj,
-    is_negative_semidefinite,
-    is_positive_semidefinite,
     is_symmetric,
-    negative_semidefinite_tag,
-    positive_semidefinite_tag,
     symmetric_tag,
 )
+from .parts import is_complex, symmetry_of
 from .smoothers import Smoother
 
 
@@ -114,28 +111,6 @@ def _conj(operator: MultigridOperator) -> MultigridOperator:
     return jax.tree.map(flip, operator, is_leaf=inner)
 
 
-def promises_hermitian(operator: AbstractLinearOperator) -> bool:
-    """Whether its tags promise A = Aᴴ."""
-    if is_positive_semidefinite(operator) or is_negative_semidefinite(operator):
-        return True
-    real = not jnp.issubdtype(operator.in_structure().dtype, jnp.complexfloating)
-    return real and is_symmetric(operator)
-
-
-def inherited_tags(operator: AbstractLinearOperator, hermitian: bool) -> frozenset[object]:
-    """What is true of a symmetric cycle for A: it is symmetric and definite if A is."""
-    if not hermitian:
-        return frozenset()
-    tags: set[object] = set()
-    if is_positive_semidefinite(operator):
-        tags.add(positive_semidefinite_tag)
-    if is_negative_semidefinite(operator):
-        tags.add(negative_semidefinite_tag)
-    if not jnp.issubdtype(operator.in_structure().dtype, jnp.complexfloating):
-        tags.add(symmetric_tag)
-    return frozenset(tags)
-
-
 def multigrid(
     levels: Any,
     coarsest: Array,
@@ -147,5 +122,7 @@ def multigrid(
 ) -> MultigridOperator:
     """The cycle for A, on arrays of a shape, with what is true of it."""
     own = hermitian and cycle != "F"
-    tags = inherited_tags(operator, own)
+    tags: frozenset[object] = frozenset()
+    if own:
+        tags = symmetry_of(operator) | (set() if is_complex(operator) else {symmetric_tag})
     return MultigridOperator(tuple(levels), coarsest, smoother, cycle, shape, own, tags)

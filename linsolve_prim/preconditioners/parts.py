@@ -12,6 +12,7 @@ from jaxtyping import Array, PyTree
 
 from .._tree import ravel, tree_dtype, unravel
 from .._types import Structure, structure_equal, structure_str
+from ..errors import StructureError, WrongTypeError
 from ..operators import (
     AbstractLinearOperator,
     NegLinearOperator,
@@ -45,6 +46,22 @@ def require_square(operator: AbstractLinearOperator, name: str) -> None:
             f"{structure_str(operator.in_structure())} to {structure_str(operator.out_structure())}. "
             "For least squares precondition the normal equations: `Normal(CG(preconditioner=...))`."
         )
+
+
+def require_sparse(operator: AbstractLinearOperator, name: str) -> SparseLinearOperator:
+    """The square sparse matrix that an operator is, perhaps behind more tags."""
+    found = sparse_of(operator)
+    if found is None:
+        raise WrongTypeError(
+            f"operator: `{name}` needs a sparse matrix; got {type(operator).__name__}. Make one by "
+            "`SparseLinearOperator.from_dense` or `materialise_sparse`, or use "
+            "`preconditioners.GeometricMultigrid` for a stencil on a grid."
+        )
+    if found.pattern.shape[0] != found.pattern.shape[1]:
+        raise StructureError(
+            f"operator: `{name}` needs a square matrix; got shape {found.pattern.shape}."
+        )
+    return found
 
 
 def is_definite(operator: AbstractLinearOperator) -> bool:

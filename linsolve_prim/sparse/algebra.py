@@ -178,7 +178,7 @@ def symmetrize(operator: AbstractLinearOperator) -> AbstractLinearOperator:
             f"got {operator.out_size()} rows and {operator.in_size()} columns."
         )
     both = (operator + conj(operator).T) / 2
-    if not fns._is_real(operator) or fns.is_symmetric(both):
+    if not fns.is_real(operator) or fns.is_symmetric(both):
         return both
     if isinstance(both, SparseLinearOperator):
         return SparseLinearOperator(both.values, both.pattern, both.tags | {symmetric_tag})

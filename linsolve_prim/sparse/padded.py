@@ -17,7 +17,7 @@ import numpy as np
 from jaxtyping import Array
 
 from .._varying import vary_together
-from ..operators import AbstractLinearOperator, conj
+from ..operators import AbstractLinearOperator, FunctionLinearOperator, conj
 
 #: Up to this width the gathers of a product are written out, which XLA makes one loop over rows.
 _WRITTEN_OUT = 16
@@ -131,8 +131,6 @@ class PaddedOperator(AbstractLinearOperator):
         if self.other is not None:
             alone = PaddedOperator(self.columns, self.values, self.tail, None, self.size)
             return eqx.tree_at(lambda o: o.other, self.other, alone, is_leaf=lambda x: x is None)
-        from ..operators import FunctionLinearOperator
-
         transposed = jax.linear_transpose(self.mv, self.in_structure())
         return FunctionLinearOperator(lambda y: transposed(y)[0], self.out_structure())
 

@@ -10,12 +10,7 @@ from jaxtyping import Array, PyTree
 
 from ..._tree import tree_dot, tree_size, tree_where
 from ..._types import complex_to_real_dtype
-from ...operators import (
-    AbstractLinearOperator,
-    is_negative_semidefinite,
-    is_positive_semidefinite,
-    is_symmetric,
-)
+from ...operators.functions import promises_hermitian
 from .system import System
 from .vectors import normalise
 
@@ -59,15 +54,6 @@ def shadow(r: PyTree[Array], cycle: Array) -> PyTree[Array]:
     down in the same way.
     """
     return tree_where(cycle == 0, r, fixed_vector(r))
-
-
-def promises_hermitian(operator: AbstractLinearOperator) -> bool:
-    """Whether the tags promise that A = Aᴴ."""
-    if is_positive_semidefinite(operator) or is_negative_semidefinite(operator):
-        return True
-    leaves = jax.tree.leaves((operator.in_structure(), operator.out_structure()))
-    real = not any(jnp.issubdtype(leaf.dtype, jnp.complexfloating) for leaf in leaves)
-    return real and is_symmetric(operator)
 
 
 def is_skewed(system: System) -> Array | None:
