@@ -101,8 +101,7 @@ def _raw_rslab(matrix: sp.csr_matrix, b: np.ndarray, definite: bool) -> Run:
 
 
 def _raw_cholmod(matrix: sp.csr_matrix, b: np.ndarray) -> Run:
-    from cvxopt import cholmod, spmatrix
-    from cvxopt import matrix as dense
+    from cvxopt import cholmod, matrix as dense, spmatrix
 
     rows, columns = matrix.tocoo().row, matrix.tocoo().col
     lower = rows >= columns

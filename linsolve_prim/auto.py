@@ -35,8 +35,7 @@ from .solvers import (
 )
 from .solvers.base import AbstractLinearSolver
 from .solvers.structures import require_square
-from .sparse.held import is_matrix_free as is_matrix_free
-from .sparse.held import is_sparse_operator as is_sparse_operator
+from .sparse.held import is_matrix_free as is_matrix_free, is_sparse_operator as is_sparse_operator
 from .sparse.operator import sparse_of
 
 #: Up to this size an operator that is only known by its products is made dense (128 MiB in float64,

@@ -11,8 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import scipy.linalg
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 from solver_table import COMPLEX, DTYPES, REAL, X64
 
 import linsolve_prim as lp

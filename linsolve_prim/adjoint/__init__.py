@@ -10,8 +10,6 @@
 
 from .implicit import ImplicitAdjoint as ImplicitAdjoint
 from .modes import as_adjoint as as_adjoint
-from .one_step import OneStepAdjoint as OneStepAdjoint
-from .one_step import RichardsonSteps as RichardsonSteps
+from .one_step import OneStepAdjoint as OneStepAdjoint, RichardsonSteps as RichardsonSteps
 from .stochastic import StochasticAdjoint as StochasticAdjoint
-from .unrolled import UnrolledAdjoint as UnrolledAdjoint
-from .unrolled import solve_unrolled as solve_unrolled
+from .unrolled import UnrolledAdjoint as UnrolledAdjoint, solve_unrolled as solve_unrolled

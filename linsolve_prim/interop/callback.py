@@ -10,8 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-from ..operators import AbstractLinearOperator, conj
-from ..operators import functions as fns
+from ..operators import AbstractLinearOperator, conj, functions as fns
 from ..operators.tags import as_tags, transpose_tags
 
 

@@ -3,17 +3,15 @@
 All of them are pytrees, which `optax` trains. See `docs/examples/learned_*.py`.
 """
 
-from .compare import GradientTable as GradientTable
-from .compare import compare_gradients as compare_gradients
+from .compare import GradientTable as GradientTable, compare_gradients as compare_gradients
 from .direction import DirectionSolver as DirectionSolver
 from .gradient import gradient as gradient
-from .graph import Graph as Graph
-from .graph import MessagePassing as MessagePassing
-from .graph import graph as graph
-from .losses import condition_number_loss as condition_number_loss
-from .losses import residual_loss as residual_loss
+from .graph import Graph as Graph, MessagePassing as MessagePassing, graph as graph
+from .losses import condition_number_loss as condition_number_loss, residual_loss as residual_loss
 from .preconditioner import LearnedPreconditioner as LearnedPreconditioner
-from .programmes import QPSolution as QPSolution
-from .programmes import SaddlePointOperator as SaddlePointOperator
-from .programmes import equality_qp as equality_qp
+from .programmes import (
+    QPSolution as QPSolution,
+    SaddlePointOperator as SaddlePointOperator,
+    equality_qp as equality_qp,
+)
 from .unrolled_cg import UnrolledCG as UnrolledCG

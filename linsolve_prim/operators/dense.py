@@ -13,8 +13,7 @@ from jaxtyping import Array, PyTree
 
 from .._tree import ravel, tree_dtype, unravel
 from .._types import Structure, structure_equal
-from . import functions as fns
-from . import tags as t
+from . import functions as fns, tags as t
 from .base import AbstractLinearOperator
 from .structures import is_vector
 

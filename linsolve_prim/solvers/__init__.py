@@ -3,45 +3,48 @@
 from .base import AbstractLinearSolver as AbstractLinearSolver
 from .cholesky import Cholesky as Cholesky
 from .diagonal import Diagonal as Diagonal
-from .host import CHOLMOD as CHOLMOD
-from .host import KLU as KLU
-from .host import PARDISO as PARDISO
-from .host import UMFPACK as UMFPACK
-from .host import AbstractHostSolver as AbstractHostSolver
-from .host import HostSolver as HostSolver
-from .host import PyAMG as PyAMG
-from .host import RSLab as RSLab
-from .host import SciPyIterative as SciPyIterative
-from .host import SpSolveTriangular as SpSolveTriangular
-from .host import SuperLU as SuperLU
-from .krylov import CG as CG
-from .krylov import CGLS as CGLS
-from .krylov import CGS as CGS
-from .krylov import CRAIG as CRAIG
-from .krylov import FCG as FCG
-from .krylov import FGMRES as FGMRES
-from .krylov import GCROT as GCROT
-from .krylov import GMRES as GMRES
-from .krylov import IDR as IDR
-from .krylov import LGMRES as LGMRES
-from .krylov import LSMR as LSMR
-from .krylov import LSQR as LSQR
-from .krylov import MINRES as MINRES
-from .krylov import MINRESQLP as MINRESQLP
-from .krylov import QMR as QMR
-from .krylov import SYMMLQ as SYMMLQ
-from .krylov import TFQMR as TFQMR
-from .krylov import BiCG as BiCG
-from .krylov import BiCGStab as BiCGStab
-from .krylov import CGAdaptive as CGAdaptive
-from .krylov import Chebyshev as Chebyshev
-from .krylov import IterativeRefinement as IterativeRefinement
-from .krylov import NullSpace as NullSpace
-from .krylov import RecycledSpace as RecycledSpace
-from .krylov import Richardson as Richardson
+from .host import (
+    CHOLMOD as CHOLMOD,
+    KLU as KLU,
+    PARDISO as PARDISO,
+    UMFPACK as UMFPACK,
+    AbstractHostSolver as AbstractHostSolver,
+    HostSolver as HostSolver,
+    PyAMG as PyAMG,
+    RSLab as RSLab,
+    SciPyIterative as SciPyIterative,
+    SpSolveTriangular as SpSolveTriangular,
+    SuperLU as SuperLU,
+)
+from .krylov import (
+    CG as CG,
+    CGLS as CGLS,
+    CGS as CGS,
+    CRAIG as CRAIG,
+    FCG as FCG,
+    FGMRES as FGMRES,
+    GCROT as GCROT,
+    GMRES as GMRES,
+    IDR as IDR,
+    LGMRES as LGMRES,
+    LSMR as LSMR,
+    LSQR as LSQR,
+    MINRES as MINRES,
+    MINRESQLP as MINRESQLP,
+    QMR as QMR,
+    SYMMLQ as SYMMLQ,
+    TFQMR as TFQMR,
+    BiCG as BiCG,
+    BiCGStab as BiCGStab,
+    CGAdaptive as CGAdaptive,
+    Chebyshev as Chebyshev,
+    IterativeRefinement as IterativeRefinement,
+    NullSpace as NullSpace,
+    RecycledSpace as RecycledSpace,
+    Richardson as Richardson,
+)
 from .lu import LU as LU
-from .normal import Normal as Normal
-from .normal import NormalCG as NormalCG
+from .normal import Normal as Normal, NormalCG as NormalCG
 from .qr import QR as QR
 from .svd import SVD as SVD
 from .triangular import Triangular as Triangular

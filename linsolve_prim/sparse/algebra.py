@@ -24,13 +24,13 @@ from ..operators import (
     NegLinearOperator,
     TaggedLinearOperator,
     conj,
+    functions as fns,
     negative_semidefinite_tag,
     positive_semidefinite_tag,
     symmetric_tag,
     tridiagonal_tag,
     unit_diagonal_tag,
 )
-from ..operators import functions as fns
 from ..operators.dense import tags_of
 from ..operators.structures import is_vector
 from . import plans

@@ -12,8 +12,7 @@ from jaxtyping import Array, PyTree
 
 from .._types import inexact_asarray
 from ..errors import StructureError, WrongTypeError
-from ..operators import AbstractLinearOperator
-from ..operators import functions as fns
+from ..operators import AbstractLinearOperator, functions as fns
 from ..operators.structures import check_vector
 from ..operators.tags import as_tags, transpose_tags
 

@@ -12,6 +12,5 @@ Each raises an `AssertionError` that names the law that is broken and by how muc
 """
 
 from .operator_laws import check_operator as check_operator
-from .random import random_like as random_like
-from .random import structured_direction as structured_direction
+from .random import random_like as random_like, structured_direction as structured_direction
 from .solver_laws import check_solver as check_solver

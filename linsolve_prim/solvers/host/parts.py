@@ -7,8 +7,7 @@ from typing import NamedTuple
 import numpy as np
 import scipy.sparse as sp
 
-from ...host.parts import packed_parts as packed_parts
-from ...host.parts import sparse_parts as sparse_parts
+from ...host.parts import packed_parts as packed_parts, sparse_parts as sparse_parts
 from ...sparse.pattern import SparsityPattern
 
 

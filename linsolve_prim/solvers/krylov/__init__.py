@@ -7,17 +7,14 @@ correction d with Ad ≈ r. What is the same for all stands beside them: setting
 cycles, which alone judges by the true residual (`cycles.py`).
 """
 
-from .bicg import CGS as CGS
-from .bicg import BiCG as BiCG
+from .bicg import CGS as CGS, BiCG as BiCG
 from .bicgstab import BiCGStab as BiCGStab
 from .cg import CG as CG
 from .cgls import CGLS as CGLS
 from .craig import CRAIG as CRAIG
-from .fcg import FCG as FCG
-from .fcg import CGAdaptive as CGAdaptive
+from .fcg import FCG as FCG, CGAdaptive as CGAdaptive
 from .fgmres import FGMRES as FGMRES
-from .gcrot import GCROT as GCROT
-from .gcrot import RecycledSpace as RecycledSpace
+from .gcrot import GCROT as GCROT, RecycledSpace as RecycledSpace
 from .gmres import GMRES as GMRES
 from .idr import IDR as IDR
 from .lgmres import LGMRES as LGMRES
@@ -26,10 +23,8 @@ from .lsqr import LSQR as LSQR
 from .minres import MINRES as MINRES
 from .minresqlp import MINRESQLP as MINRESQLP
 from .nullspace import NullSpace as NullSpace
-from .qmr import QMR as QMR
-from .qmr import TFQMR as TFQMR
+from .qmr import QMR as QMR, TFQMR as TFQMR
 from .refinement import IterativeRefinement as IterativeRefinement
-from .stationary import Chebyshev as Chebyshev
-from .stationary import Richardson as Richardson
+from .stationary import Chebyshev as Chebyshev, Richardson as Richardson
 from .stopping import default_rtol as default_rtol
 from .symmlq import SYMMLQ as SYMMLQ
