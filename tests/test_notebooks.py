@@ -1,41 +1,95 @@
-"""The notebooks run, and end in the number that they claim."""
+"""The notebooks are stored as they are written, run, and end in the numbers that they claim."""
 
+import base64
 import json
+import os
 import pathlib
+import re
+import subprocess
+import sys
 
-import jax
 import pytest
 
-NOTEBOOKS = pathlib.Path(__file__).parent.parent / "notebooks"
+FOLDER = pathlib.Path(__file__).parent.parent / "notebooks"
+NAMES = sorted(path.stem for path in FOLDER.glob("*.ipynb"))
+
+#: For each notebook: what it ends in, between which bounds, and what it needs beside JAX and optax.
+CLOSING = {
+    "first_solve": ({"error": (0, 0.1)}, ["matplotlib"]),
+    # S2-26: steps do not grow with the grid; a gradient through 20 solves with a refreshed hierarchy.
+    "multigrid": ({"growth": (0.5, 2), "error": (0, 1e-4)}, ["matplotlib", "pyamg"]),
+}
+QUICK = {"first_solve"}
+
+#: The script as a user runs it, and what it ends in as JSON.
+RUN = """
+import json, runpy, sys
+path, *names = sys.argv[1:]
+found = runpy.run_path(path)
+print("\\n" + json.dumps({name: float(found[name]) for name in names}))
+"""
 
 
-def run(name: str) -> dict:
-    """Execute the code cells of a notebook, and return what they define."""
-    cells = json.loads((NOTEBOOKS / name).read_text())["cells"]
-    namespace: dict = {}
-    with jax.numpy_dtype_promotion("standard"):
-        for cell in cells:
-            if cell["cell_type"] == "code":
-                exec(compile("".join(cell["source"]), name, "exec"), namespace)
-    return namespace
+def run(name, wanted):
+    """Run a notebook's code in a process of its own, with the settings that JAX has by itself."""
+    ours = ("JAX_ENABLE_X64", "JAX_NUMPY_DTYPE_PROMOTION", "XLA_FLAGS")
+    env = {key: value for key, value in os.environ.items() if key not in ours}
+    env |= {"MPLBACKEND": "Agg", "PYTHONPATH": os.pathsep.join(sys.path)}
+    command = [sys.executable, "-c", RUN, f"{name}.py", *wanted]
+    process = subprocess.run(
+        command, cwd=FOLDER, env=env, capture_output=True, text=True, check=False
+    )
+    assert process.returncode == 0, process.stderr[-2000:]
+    assert "False" not in process.stdout  # what they check themselves
+    return json.loads(process.stdout.splitlines()[-1])
 
 
-def test_first_solve(capsys, monkeypatch):
-    plt = pytest.importorskip("matplotlib.pyplot")
-    monkeypatch.setattr(plt, "show", lambda: None)  # there is no screen
-    namespace = run("first_solve.ipynb")
-    plt.close("all")
-    assert namespace["error"] < 0.1
-    assert "False" not in capsys.readouterr().out
+def marked(names):
+    slow = lambda name: () if name in QUICK else pytest.mark.slow
+    return [pytest.param(name, marks=slow(name)) for name in names]
 
 
-def test_multigrid(capsys, monkeypatch):
-    """S2-26: steps do not grow with the grid; a gradient through 20 solves with a refreshed hierarchy."""
-    plt = pytest.importorskip("matplotlib.pyplot")
-    pytest.importorskip("pyamg")
-    monkeypatch.setattr(plt, "show", lambda: None)
-    namespace = run("multigrid.ipynb")
-    plt.close("all")
-    assert namespace["growth"] < 2
-    assert namespace["steps"]["none"][-1] > 3 * namespace["steps"]["none"][1]
-    assert namespace["error"] < (1e-4 if jax.config.jax_enable_x64 else 1e-1)
+@pytest.mark.parametrize("name", marked(NAMES))
+def test_it_ends_in_its_numbers(name):
+    bounds, needed = CLOSING[name]
+    for module in needed:
+        pytest.importorskip(module)
+    found = run(name, bounds)
+    for key, (low, high) in bounds.items():
+        assert low <= found[key] <= high, found
+
+
+def cells_of_script(text):
+    """Kind and source of each cell of a script in the percent format."""
+    for part in re.split(r"^# %%", text, flags=re.MULTILINE)[1:]:
+        head, _, body = part.partition("\n")
+        if head.strip() == "[markdown]":
+            yield "markdown", re.sub(r"^# ?", "", body.strip("\n"), flags=re.MULTILINE)
+        else:
+            yield "code", body.strip("\n")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_it_is_stored_with_outputs_of_the_same_cells(name):
+    """`python notebooks/store.py NAME` was run after the last change, and its pictures are small."""
+    notebook = json.loads((FOLDER / f"{name}.ipynb").read_text())
+    stored = [(cell["cell_type"], "".join(cell["source"])) for cell in notebook["cells"]]
+    written = list(cells_of_script((FOLDER / f"{name}.py").read_text()))
+    assert stored == written
+    code = [cell for cell in notebook["cells"] if cell["cell_type"] == "code"]
+    assert [cell["execution_count"] for cell in code] == [*range(1, len(code) + 1)]
+    outputs = [output for cell in code for output in cell["outputs"]]
+    assert not [output for output in outputs if output["output_type"] == "error"]
+    assert not [output for output in outputs if output.get("name") == "stderr"]
+    pictures = [
+        output["data"]["image/png"] for output in outputs if "image/png" in output.get("data", {})
+    ]
+    assert pictures
+    assert max(len(base64.b64decode(picture)) for picture in pictures) < 100_000
+
+
+def test_each_notebook_is_a_pair_and_has_a_number():
+    if not FOLDER.exists():
+        pytest.skip("notebooks are not part of an installed package")
+    scripts = {path.stem for path in FOLDER.glob("*.py")} - {"store"}
+    assert set(NAMES) == scripts == set(CLOSING)
