@@ -63,3 +63,10 @@ def quiet_callbacks():
     logger.setLevel(logging.CRITICAL)
     yield
     logger.setLevel(level)
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """An empty working directory, so that paths in messages are short."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path

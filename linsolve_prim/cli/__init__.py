@@ -1,4 +1,4 @@
-"""The command line: `python -m linsolve_prim solve | demo | info`.
+"""The command line: `python -m linsolve_prim solve | compare | demo | info`.
 
 Exit status: 0 for a true success, 1 for a solve (or a demonstration) that failed, 2 for bad input.
 
@@ -37,6 +37,20 @@ exit status: 0 if the solve succeeded and the residual, computed again from the 
 1 if not; 2 for input that cannot be read or does not fit."""
 
 
+_COMPARE_EXAMPLES = """\
+examples:
+  python -m linsolve_prim compare A.mtx
+  python -m linsolve_prim compare A.mtx b.mtx --seconds 600 --by gradient --out table.md --out plot.svg
+  python -m linsolve_prim compare A.npz --solver cg --solver gmres --preconditioner ic
+  python -m linsolve_prim compare A.npz --also "my_solvers:MySolver()"
+
+Every contestant runs in a worker process that is killed when it overruns. Times are those of compiled
+programs in which the values of A are traced, and new in each call; memory is how far the worker grew.
+
+exit status: 0 if somebody solved the system, by the residual computed again from the file; 1 if
+nobody did; 2 for input that cannot be read or does not fit."""
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command of the command line and return its exit status."""
     parser = _parser()
@@ -59,6 +73,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(arguments: argparse.Namespace) -> int:
     if arguments.command == "solve":
         from .solve_command import run
+    elif arguments.command == "compare":
+        from .compare_command import run
     elif arguments.command == "demo":
         from .demo_command import run
     else:
@@ -70,8 +86,11 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="linsolve_prim", description="Differentiable linear solves, from the shell."
     )
-    commands = parser.add_subparsers(dest="command", required=True, metavar="{solve,demo,info}")
+    commands = parser.add_subparsers(
+        dest="command", required=True, metavar="{solve,compare,demo,info}"
+    )
     _add_solve(commands)
+    _add_compare(commands)
     _add_demo(commands)
     commands.add_parser("info", help="versions, devices and the table of solvers")
     return parser
@@ -97,6 +116,33 @@ def _add_solve(commands: argparse._SubParsersAction) -> None:
     add("--preconditioner", choices=["jacobi"], help="for iterative solvers")
     add("--out", metavar="X", help="write the solution to this .npy or .mtx file")
     add("--repeat", type=_natural, default=1, help="later calls to time (default 1)")
+
+
+def _add_compare(commands: argparse._SubParsersAction) -> None:
+    compare = commands.add_parser(
+        "compare",
+        help="time every fitting solver and preconditioner on your matrix",
+        epilog=_COMPARE_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = compare.add_argument
+    add("matrix", metavar="A", help="the matrix: .mtx, .npy or .npz (scipy.sparse or CSR arrays)")
+    add("rhs", metavar="b", nargs="?", help="right-hand side(s): .mtx or .npy; default A·1")
+    add("--solver", action="append", default=[], metavar="NAME", help="only this one (repeatable)")
+    add("--preconditioner", action="append", default=[], metavar="NAME",
+        help="only with this one, or 'none' (repeatable)")  # fmt: skip
+    add("--also", action="append", default=[], metavar="MODULE:EXPRESSION",
+        help="a solver of your own beside them (repeatable)")  # fmt: skip
+    add("--rtol", type=_tolerance, help="‖b − Ax‖ ≤ rtol·‖b‖ (default 1e-8; single precision 1e-4)")
+    add("--dtype", choices=DTYPES, help="default: the file's, at least float64")
+    add("--tag", action="append", default=[], choices=list(TAGS), help="a promise about A")
+    add("--by", choices=["later", "gradient", "first", "memory"], default="later",
+        help="what the ranking is by (default later: one more solve)")  # fmt: skip
+    add("--seconds", type=_tolerance, default=120.0, help="for all of them (default 120)")
+    add("--limit", type=_tolerance, default=15.0, help="for each of them (default 15)")
+    add("--no-gradient", action="store_true", help="leave gradients out")
+    add("--out", action="append", metavar="FILE",
+        help="save to .csv, .md, .png or .svg (repeatable; default compare.csv, compare.png)")  # fmt: skip
 
 
 def _add_demo(commands: argparse._SubParsersAction) -> None:

@@ -11,21 +11,10 @@ import numpy as np
 
 import linsolve_prim as lp
 
+from ..results import member_name
 from .checking import Check
 from .reading import Matrix, System
 
-_RESULTS = (
-    "successful",
-    "max_steps_reached",
-    "singular",
-    "breakdown",
-    "stagnation",
-    "conlim",
-    "nonfinite_input",
-    "diverged",
-    "inaccurate",
-)
-_REASONS = ("rtol", "atol", "direct", "least_squares", "zero_rhs", "failed")
 #: What the message of a result comes to in the shell.
 _REMEDIES = {
     "singular": "--solver svd or lsmr gives the least-squares solution of minimum norm",
@@ -66,7 +55,7 @@ def report_plan(
     found: str,
 ) -> None:
     """The system, what is known of it, what solver was chosen, and why."""
-    row("matrix", f"{arguments.matrix}: {by(system.matrix.shape)}, {_filling(system.matrix)}")
+    row("matrix", f"{arguments.matrix}: {by(system.matrix.shape)}, {filling(system.matrix)}")
     row("right-hand side", f"{system.rhs_from}, shape {by(system.rhs.shape)}")
     row("entries", found)
     if arguments.tag:
@@ -103,10 +92,11 @@ def _report_result(timed: Timed, codes: np.ndarray, failed: np.ndarray) -> None:
         row("result", f"successful{columns}")
         return
     item, where = timed.result, ""
-    if codes.size > 1:
+    if np.ndim(_leaf(item)):
         item = jax.tree.map(lambda leaf: leaf[failed[0]], item)
+    if codes.size > 1:
         where = f"{failed.size} of {codes.size} columns failed; the first of them: "
-    name = _name(lp.RESULTS, _RESULTS, codes[failed[0]])
+    name = str(member_name(item))
     row("result", where + name)
     for line in textwrap.wrap(lp.RESULTS[item].splitlines()[0], 80):
         row("", line)
@@ -118,7 +108,7 @@ def _statistic(key: str, value: Any) -> str:
     """One statistic; of several columns, its range."""
     leaf = np.asarray(_leaf(value))
     if key == "reason":
-        return ", ".join(_name(lp.REASONS, _REASONS, code) for code in np.unique(leaf))
+        return ", ".join(np.unique(np.atleast_1d(member_name(value, lp.REASONS))))
     show = (lambda x: f"{x:.3e}") if leaf.dtype.kind == "f" else str
     low, high = leaf.min(), leaf.max()
     return show(high) if low == high or np.isnan(high) else f"{show(low)} to {show(high)}"
@@ -129,12 +119,7 @@ def _leaf(item: Any) -> Any:
     return leaf
 
 
-def _name(enumeration: Any, names: tuple[str, ...], code: Any) -> str:
-    by_code = {int(_leaf(getattr(enumeration, name))): name for name in names}
-    return by_code.get(int(code), f"code {int(code)}")
-
-
-def _filling(matrix: Matrix) -> str:
+def filling(matrix: Matrix) -> str:
     nnz = np.count_nonzero(matrix) if isinstance(matrix, np.ndarray) else matrix.nnz
     return f"{nnz} nonzeros ({100 * nnz / (matrix.shape[0] * matrix.shape[1]):.3g} % full)"
 

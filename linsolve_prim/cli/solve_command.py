@@ -35,7 +35,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Solve, report, and say by the exit status whether the answer can be trusted."""
     check_out(arguments.out, (".npy", ".mtx"))
     system = read_system(arguments.matrix, arguments.rhs)
-    dtype = _dtype(arguments.dtype, system)
+    dtype = dtype_of(arguments.dtype, system)
     double = dtype in (np.float64, np.complex128)
     with jax.enable_x64(True) if double else contextlib.nullcontext():
         return _run(arguments, system, dtype)
@@ -66,7 +66,7 @@ def _run(arguments: argparse.Namespace, system: System, dtype: np.dtype) -> int:
 # ---- before the solve ----------------------------------------------------------------------------
 
 
-def _dtype(name: str | None, system: System) -> np.dtype:
+def dtype_of(name: str | None, system: System) -> np.dtype:
     is_complex = np.iscomplexobj(system.matrix) or np.iscomplexobj(system.rhs)
     if name is None:
         return np.dtype(np.complex128 if is_complex else np.float64)
