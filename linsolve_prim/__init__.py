@@ -110,6 +110,16 @@ from .sparse import (
 )
 from .detection import linear_function as linear_function, materialise_sparse as materialise_sparse
 
+# ---- Determinants --------------------------------------------------------------------------------
+from .determinants import (
+    slogdet as slogdet,
+    logdet as logdet,
+    stochastic_logdet as stochastic_logdet,
+    trace as trace,
+    SLogDet as SLogDet,
+    LogDetEstimate as LogDetEstimate,
+)
+
 # ---- Direct solvers, on any device ---------------------------------------------------------------
 from .solvers import (
     AbstractLinearSolver as AbstractLinearSolver,

@@ -23,7 +23,7 @@ LAYERS = [
     ["primitive"],
     ["adjoint", "auto", "api", "functions", "simple", "least_squares", "explain"]
     + ["internal", "factorization"],
-    ["nonlinear", "learn"],
+    ["nonlinear", "learn", "determinants"],
     ["tracing"],
     ["diagnostics", "interop"],
     ["testing", "catalogue", "cli"],

@@ -1,9 +1,10 @@
-"""The two primitives inside a host solver: `host_factorize` and `host_solve`.
+"""The primitives inside a host solver: `host_factorize`, `host_solve` and `host_slogdet`.
 
 They are canonically batched, so that one rule covers every nest of `vmap`:
 
     host_factorize   values (B, nnz)                                 -> handles (B, 4) uint32
     host_solve       values (B, nnz), handles (B, 4), b (B, K, n)    -> x (B, K, m), codes, steps (B, K)
+    host_slogdet     values (B, nnz), handles (B, 4)                 -> signs, log|det| (B,)
 
 A batch of right-hand sides of one matrix goes into K, a batch of matrices into B. Derivatives are
 taken one level up, by `linear_solve`, whose state carries no tangents: so these need no rule for them.
@@ -26,7 +27,8 @@ from .handles import WORDS
 
 factorize_p = Primitive("host_factorize")
 solve_p = Primitive("host_solve")
-factorize_p.multiple_results = solve_p.multiple_results = True
+slogdet_p = Primitive("host_slogdet")
+factorize_p.multiple_results = solve_p.multiple_results = slogdet_p.multiple_results = True
 
 
 #: Up to this many values `host_solve` takes their hash itself: that costs less than a callback.
@@ -48,6 +50,12 @@ def solve(values: Any, handle: Any, b: Any, task: tasks.Task, transpose: bool) -
     """`x (K, m)`, codes and steps `(K,)` for one matrix and `b (K, n)`."""
     out = _bind_solve(values[None], handle[None], b[None], task=task, transpose=transpose)
     return tuple(x[0] for x in out)
+
+
+def slogdet(values: Any, handle: Any, task: tasks.Task) -> tuple[Any, Any]:
+    """The sign and log |det| of one matrix, from its factor."""
+    sign, log = slogdet_p.bind(*vary_together(values[None], handle[None]), task=task)
+    return sign[0], log[0]
 
 
 def _bind_solve(values: Any, handles: Any, b: Any, **params: Any) -> list[Any]:
@@ -73,6 +81,12 @@ def _solve_aval(
     return [x, count, count]
 
 
+@slogdet_p.def_abstract_eval
+def _slogdet_aval(values: Any, handles: Any, *, task: tasks.Task) -> list[Any]:
+    sign = values.update(shape=values.shape[:1], weak_type=False)
+    return [sign, sign.update(dtype=jnp.finfo(sign.dtype).dtype)]
+
+
 # ---- Evaluation ----------------------------------------------------------------------------------
 
 
@@ -91,9 +105,16 @@ def _solve_stage(
     return call_host(fn, out, values, handles, b)
 
 
+def _slogdet_stage(values: Any, handles: Any, *, task: tasks.Task) -> list[Any]:
+    dtypes = values.dtype, jnp.finfo(values.dtype).dtype
+    out = [jax.ShapeDtypeStruct(values.shape[:1], one) for one in dtypes]
+    return call_host(functools.partial(tasks.slogdet, task=task), out, values, handles)
+
+
 for _primitive, _stage, _names in (
     (factorize_p, _factorize_stage, ("task",)),
     (solve_p, _solve_stage, ("task", "transpose")),
+    (slogdet_p, _slogdet_stage, ("task",)),
 ):
     mlir.register_lowering(
         _primitive, mlir.lower_fun(_stage, multiple_results=True), cacheable=False
@@ -129,5 +150,14 @@ def _solve_batch(args: Any, dims: Any, **params: Any) -> tuple[Any, Any]:
     return [x.reshape(size, -1, *x.shape[1:]) for x in out], [0, 0, 0]
 
 
+def _slogdet_batch(args: Any, dims: Any, *, task: tasks.Task) -> tuple[Any, Any]:
+    size = next(x.shape[d] for x, d in zip(args, dims) if d is not None)
+    values, handles = (_first(x, d, size) for x, d in zip(args, dims))
+    flat = values.reshape(-1, values.shape[-1]), handles.reshape(-1, WORDS)
+    out = slogdet_p.bind(*vary_together(*flat), task=task)
+    return [x.reshape(size, -1) for x in out], [0, 0]
+
+
+batching.primitive_batchers[slogdet_p] = _slogdet_batch
 batching.primitive_batchers[factorize_p] = _factorize_batch
 batching.primitive_batchers[solve_p] = _solve_batch

@@ -116,6 +116,42 @@ def solve(
     return x, codes, steps
 
 
+def slogdet(
+    values: np.ndarray, handles: np.ndarray, *, task: Task
+) -> tuple[np.ndarray, np.ndarray]:
+    """Signs (phases) and log |det|, `(B,)` each, of the matrices with values `(B, nnz)`."""
+    registry.count("callbacks")
+    signs = np.empty(len(values), values.dtype)
+    logs = np.empty(len(values), np.finfo(values.dtype).dtype)
+
+    def one(i: int) -> None:
+        own, data = task.unpacked(values[i])
+        signs[i], logs[i] = _slogdet_one(own, handles[i], data)
+
+    _for_each(one, len(values), task.library.runs_in_threads())
+    return signs, logs
+
+
+def _slogdet_one(task: Task, handle: np.ndarray, values: np.ndarray) -> tuple[Any, Any]:
+    """As the library says, or else another that shows its factors.
+
+    One that asks nobody else and calls a matrix singular has met a pivot of zero.
+    """
+    if 0 in task.pattern.shape:
+        return 1.0, 0.0
+    library, other = task.library, task.library.determinant_fallback()
+    if other is None or library.has_logdet():
+        factor = _factor(task, handle if handle.any() else handle_of(values), values)
+        found = factor
+        if not isinstance(factor, Failed):
+            found = _guarded(lambda: library.logdet(factor))
+        if not isinstance(found, Failed):
+            return found
+        if _is_nonfinite(found) or other is None:
+            return (0.0, -np.inf) if found.result == "singular" else (np.nan, np.nan)
+    return _slogdet_one(task_of(other, task.pattern), handle_of(values), values)
+
+
 def _factor(task: Task, handle: np.ndarray, values: np.ndarray) -> Any:
     library = task.library
     if 0 in task.pattern.shape:  # there is nothing to ask a library for

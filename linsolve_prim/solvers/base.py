@@ -99,6 +99,16 @@ class AbstractLinearSolver(eqx.Module, Generic[State]):
         always right, and costs up to three solves more per derivative.
         """
 
+    def slogdet(self, state: State) -> tuple[Array, Array]:
+        """The sign (phase) and log |det| of A, from its factors: see `linsolve_prim.slogdet`.
+
+        **Raises** `NotImplementedError` for solvers without factors that show a determinant.
+        """
+        raise NotImplementedError(
+            f"{type(self).__name__} has no factorization that shows a determinant. Use `LU()`, "
+            "`Cholesky()`, `QR()` or `SuperLU()`, or `stochastic_logdet`, which takes products only."
+        )
+
     def lenient(self, state: State) -> State:
         """The state for tangent and cotangent solves, if it differs: see `krylov/nullspace.py`."""
         return state

@@ -18,6 +18,7 @@ from ..operators import (
 )
 from ..results import RESULTS
 from .base import AbstractLinearSolver
+from .determinant import SignAndLog, of_diagonal
 from .rank import pivot_threshold
 from .structures import (
     PackedStructures,
@@ -77,6 +78,11 @@ class Cholesky(AbstractLinearSolver[_CholeskyState]):
     def conj(self, state: _CholeskyState, options: Options) -> tuple[_CholeskyState, Options]:
         factor, singular, structures, is_nsd = state
         return (factor.conj(), singular, structures, is_nsd), options
+
+    def slogdet(self, state: _CholeskyState) -> SignAndLog:
+        factor, _, _, is_nsd = state
+        sign, half = of_diagonal(jnp.diagonal(factor))
+        return -sign if is_nsd.value and factor.shape[0] % 2 else sign, 2 * half
 
     def assume_full_rank(self) -> bool:
         return True

@@ -16,6 +16,7 @@ from .._varying import vary_like, varying_axes
 from ..operators import AbstractLinearOperator
 from ..results import RESULTS
 from .base import AbstractLinearSolver
+from .determinant import SignAndLog, of_diagonal, parity
 from .rank import pivot_threshold
 from .structures import (
     PackedStructures,
@@ -169,6 +170,11 @@ class LU(AbstractLinearSolver[_LUState]):
     def conj(self, state: _LUState, options: Options) -> tuple[_LUState, Options]:
         (lu, permutation), singular, structures, transposed = state
         return ((lu.conj(), permutation), singular, structures, transposed), options
+
+    def slogdet(self, state: _LUState) -> SignAndLog:
+        (lu, permutation), *_ = state
+        sign, log = of_diagonal(jnp.diagonal(lu))
+        return sign * parity(permutation).astype(sign.dtype), log
 
     def assume_full_rank(self) -> bool:
         return True

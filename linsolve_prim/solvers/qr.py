@@ -14,11 +14,13 @@ from .._types import Options
 from ..operators import AbstractLinearOperator
 from ..results import RESULTS
 from .base import AbstractLinearSolver
+from .determinant import SignAndLog, of_diagonal
 from .rank import pivot_threshold
 from .structures import (
     PackedStructures,
     pack_structures,
     ravel_vector,
+    require_square_structures,
     transpose_packed_structures,
     unravel_solution,
 )
@@ -68,6 +70,13 @@ class QR(AbstractLinearSolver[_QRState]):
     def conj(self, state: _QRState, options: Options) -> tuple[_QRState, Options]:
         q, r, singular, structures, wide = state
         return (q.conj(), r.conj(), singular, structures, wide), options
+
+    def slogdet(self, state: _QRState) -> SignAndLog:
+        """Of R, with the sign of Q. **Raises** `StructureError` if A is not square."""
+        q, r, _, structures, _ = state
+        require_square_structures(structures, "slogdet")
+        sign, log = of_diagonal(jnp.diagonal(r))
+        return sign * jnp.linalg.slogdet(q)[0], log
 
     def assume_full_rank(self) -> bool:
         return True

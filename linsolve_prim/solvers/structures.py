@@ -9,7 +9,7 @@ from jaxtyping import Array, PyTree
 
 from .._static import Static
 from .._tree import ravel, unravel
-from .._types import Structure, structure_equal, structure_of, structure_str
+from .._types import Structure, structure_equal, structure_of, structure_size, structure_str
 from ..errors import StructureError
 from ..operators import AbstractLinearOperator
 
@@ -51,6 +51,15 @@ def unravel_solution(solution: Array, packed_structures: PackedStructures) -> Py
     """A vector of shape `(in_size,)` as a pytree of the input structure."""
     _, in_structure = unpack_structures(packed_structures)
     return unravel(solution, in_structure)
+
+
+def require_square_structures(packed_structures: PackedStructures, what: str) -> None:
+    """Refuse the state of an operator whose matrix is not square."""
+    rows, columns = map(structure_size, unpack_structures(packed_structures))
+    if rows != columns:
+        raise StructureError(
+            f"operator: `{what}` is of square operators only; got a {rows}×{columns} operator."
+        )
 
 
 def require_square(operator: AbstractLinearOperator, solver: str) -> None:

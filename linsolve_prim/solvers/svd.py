@@ -12,11 +12,13 @@ from .._types import Options
 from ..operators import AbstractLinearOperator
 from ..results import RESULTS
 from .base import AbstractLinearSolver
+from .determinant import SignAndLog, of_diagonal
 from .rank import default_rcond
 from .structures import (
     PackedStructures,
     pack_structures,
     ravel_vector,
+    require_square_structures,
     transpose_packed_structures,
     unravel_solution,
 )
@@ -58,6 +60,13 @@ class SVD(AbstractLinearSolver[_SVDState]):
     def conj(self, state: _SVDState, options: Options) -> tuple[_SVDState, Options]:
         (u, s, vh), structures = state
         return ((u.conj(), s, vh.conj()), structures), options
+
+    def slogdet(self, state: _SVDState) -> SignAndLog:
+        """Of Σ, with the signs of U and V. **Raises** `StructureError` if A is not square."""
+        (u, s, vh), structures = state
+        require_square_structures(structures, "slogdet")
+        sign, log = of_diagonal(s)
+        return sign.astype(u.dtype) * jnp.linalg.slogdet(u)[0] * jnp.linalg.slogdet(vh)[0], log
 
     def assume_full_rank(self) -> bool:
         return False

@@ -32,7 +32,10 @@ _ON_THE_HOST = frozenset(
         "analyze",
         "factorize",
         "factorize_with",
+        "determinant_fallback",
         "fallback",
+        "has_logdet",
+        "logdet",
         "nbytes",
         "runs_in_threads",
         "separates_analysis",
@@ -57,7 +60,7 @@ class AbstractHostSolver(AbstractLinearSolver[_HostState]):
     A subclass writes NumPy and SciPy only (it runs inside of a callback, and must never touch JAX):
 
     **Required**: `factorize(pattern, values)` and `solve(factor, b, transpose=)`.
-    **Wanted**: `nbytes(factor)`. **Optional**: `analyze` with `factorize_with`, `specialize`.
+    **Wanted**: `nbytes(factor)`. **Optional**: `analyze` with `factorize_with`, `specialize`, `logdet`.
 
     There is one factorization for each distinct matrix, whatever the transformation: the registry
     finds it again by the content of its values. A batch of matrices is one callback, and a batch of
@@ -140,6 +143,24 @@ class AbstractHostSolver(AbstractLinearSolver[_HostState]):
         """Whom to ask where this library refuses a matrix, or where its residual is bad."""
         return None
 
+    def logdet(self, factor: Any) -> Any:
+        """`(sign, log|det|)` from the factor; the sign is a phase if A is complex.
+
+        **Raises** `NotImplementedError` if the library does not show it: then `determinant_fallback`
+        is asked, which factorizes once more.
+        """
+        raise NotImplementedError(f"{type(self).__name__} does not override `logdet`.")
+
+    def has_logdet(self) -> bool:
+        """Whether `logdet` is there: if not, it is not worth a factorization of this library."""
+        return type(self).logdet is not AbstractHostSolver.logdet
+
+    def determinant_fallback(self) -> AbstractHostSolver | None:
+        """Whom to ask for a determinant that this library does not show: SuperLU."""
+        from .superlu import GENERAL  # builds on this class
+
+        return GENERAL
+
     # ---- For subclasses (when a program is traced) -----------------------------------------------
 
     def specialize(self, operator: AbstractLinearOperator) -> AbstractHostSolver:
@@ -182,6 +203,11 @@ class AbstractHostSolver(AbstractLinearSolver[_HostState]):
             return state, options
         flags = static.value._replace(conjugated=not static.value.conjugated)
         return (values, handle, structures, Static(flags)), options
+
+    def slogdet(self, state: _HostState) -> tuple[Array, Array]:
+        values, handle, _, static = state
+        sign, log = primitives.slogdet(values, handle, static.value.task)
+        return jnp.conj(sign) if static.value.conjugated else sign, log
 
     def assume_full_rank(self) -> bool:
         return True

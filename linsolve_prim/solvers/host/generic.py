@@ -20,6 +20,8 @@ class HostSolver(AbstractHostSolver):
     - `solve(factor, b, transpose)`: the solution of Ax = b, or of Aᵀx = b; b and x are `(n,)`, or
       `(n, k)` if `multiple`.
     - `nbytes(factor)`: how many bytes the factor holds, roughly. By default 1 MiB.
+    - `logdet(factor)`: `(sign, log|det A|)`, or log |det A| alone if the determinant is positive; for
+      `linsolve_prim.slogdet`, which else has SuperLU factorize once more.
     - `multiple`: whether `solve` takes several right-hand sides at once.
     - `threads`: whether it may be called for several matrices at the same time.
 
@@ -37,6 +39,7 @@ class HostSolver(AbstractHostSolver):
     factorize_function: Callable[[Any], Any]
     solve_function: Callable[[Any, np.ndarray, bool], Any]
     nbytes_function: Callable[[Any], int] | None
+    logdet_function: Callable[[Any], Any] | None
     multiple: bool
     threads: bool
 
@@ -46,6 +49,7 @@ class HostSolver(AbstractHostSolver):
         solve: Callable[[Any, np.ndarray, bool], Any],
         nbytes: Callable[[Any], int] | None = None,
         *,
+        logdet: Callable[[Any], Any] | None = None,
         multiple: bool = False,
         threads: bool = False,
     ):
@@ -55,6 +59,7 @@ class HostSolver(AbstractHostSolver):
         self.factorize_function = factorize
         self.solve_function = solve
         self.nbytes_function = nbytes
+        self.logdet_function = logdet
         self.multiple = multiple
         self.threads = threads
 
@@ -68,6 +73,15 @@ class HostSolver(AbstractHostSolver):
         if self.multiple:
             return np.asarray(self.solve_function(factor, np.asfortranarray(b.T), transpose)).T
         return np.stack([self.solve_function(factor, row.copy(), transpose) for row in b])
+
+    def has_logdet(self) -> bool:
+        return self.logdet_function is not None
+
+    def logdet(self, factor: Any) -> Any:
+        if self.logdet_function is None:
+            raise NotImplementedError("logdet: was not given to `HostSolver`.")
+        found = self.logdet_function(factor)
+        return found if isinstance(found, tuple) else (1.0, found)
 
     def nbytes(self, factor: Any) -> int:
         return 1 << 20 if self.nbytes_function is None else int(self.nbytes_function(factor))

@@ -10,6 +10,7 @@ import numpy as np
 from ...host.available import require
 from ...host.matrices import in_double
 from ...sparse.pattern import SparsityPattern
+from ..determinant import of_diagonal_on_host, parity_on_host
 from .base import AbstractHostSolver
 
 
@@ -41,6 +42,17 @@ class KLU(AbstractHostSolver):
         with lock:
             out = solver.solve(rhs) if transpose else solver.tsolve(rhs)
         return np.asarray(rhs if out is None else out).reshape(b.shape)
+
+    def logdet(self, factor: Any) -> tuple[Any, float]:
+        solver, lock, _ = factor
+        with lock:
+            parts = solver.extract()
+        # P(A/Rs)Q = LU + F, with F above the blocks of L and U
+        columns = np.repeat(np.arange(len(parts["P"])), np.diff(parts["Up"]))
+        sign, log = of_diagonal_on_host(np.asarray(parts["Ux"])[parts["Ui"] == columns])
+        scale = parts["Rs"]  # of rows: positive
+        sign *= parity_on_host(parts["P"]) * parity_on_host(parts["Q"])
+        return sign, log + float(np.sum(np.log(scale)))
 
     def nbytes(self, factor: Any) -> int:
         return 20 * 16 * factor[2]

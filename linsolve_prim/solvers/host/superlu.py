@@ -14,6 +14,7 @@ from ...operators import (
     is_positive_semidefinite,
 )
 from ...sparse.pattern import SparsityPattern
+from ..determinant import of_diagonal_on_host, parity_on_host
 from .base import AbstractHostSolver
 
 _ORDERINGS = ("NATURAL", "MMD_ATA", "MMD_AT_PLUS_A", "COLAMD")
@@ -69,6 +70,13 @@ class SuperLU(AbstractHostSolver):
 
     def solve(self, factor: Any, b: np.ndarray, *, transpose: bool) -> np.ndarray:
         return factor.solve(b.T, trans="N" if transpose else "T").T
+
+    def logdet(self, factor: Any) -> tuple[Any, float]:
+        sign, log = of_diagonal_on_host(factor.U.diagonal())
+        return sign * parity_on_host(factor.perm_r) * parity_on_host(factor.perm_c), log
+
+    def determinant_fallback(self) -> SuperLU | None:
+        return None if self == GENERAL else GENERAL
 
     def nbytes(self, factor: Any) -> int:
         return 70_000 + 12 * factor.nnz  # SuperLU's first allocation is generous

@@ -1,0 +1,378 @@
+"""Determinants, traces and diagonals of every operator class, with derivatives (row B-16)."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import scipy.linalg
+import scipy.sparse as sp
+import scipy.sparse.linalg as spla
+
+import linsolve_prim as lp
+from linsolve_prim.preconditioners import LowRankPlusDiagonal
+
+X64 = jax.config.jax_enable_x64
+REAL = np.dtype("float64" if X64 else "float32")
+COMPLEX = np.dtype("complex128" if X64 else "complex64")
+TOL = 1e-10 if X64 else 2e-4
+PSD, NSD = lp.positive_semidefinite_tag, lp.negative_semidefinite_tag
+N = 5
+
+
+def numbers(*shape, dtype=REAL, seed=0):
+    rng = np.random.default_rng(seed)
+    x = rng.normal(size=shape)
+    x = x + 1j * rng.normal(size=shape) if np.dtype(dtype).kind == "c" else x
+    return jnp.asarray(x, dtype)
+
+
+def matrix(dtype=REAL, seed=0, n=N):
+    return numbers(n, n, dtype=dtype, seed=seed)
+
+
+def definite(dtype=REAL, seed=0, n=N):
+    a = matrix(dtype, seed, n)
+    return a @ a.conj().T + jnp.eye(n, dtype=dtype)
+
+
+def sparse(dtype=REAL, seed=0, tags=(), n=N):
+    a = np.array(definite(dtype, seed, n) if tags else matrix(dtype, seed, n))
+    a[np.abs(np.subtract.outer(range(n), range(n))) == 2] = 0
+    a = a + 6 * np.eye(n) if tags else a
+    return lp.SparseLinearOperator.from_dense(a, tags=tags)
+
+
+def rotation(dtype):
+    return jnp.asarray(np.roll(np.eye(N - 1), 1, axis=0), dtype)  # an odd permutation
+
+
+def tree(dtype):
+    a = matrix(dtype)
+    blocks = {"x": {"x": a[:2, :2], "y": a[:2, 2:]}, "y": {"x": a[2:, :2], "y": a[2:, 2:]}}
+    out = {"x": jax.ShapeDtypeStruct((2,), dtype), "y": jax.ShapeDtypeStruct((3,), dtype)}
+    return lp.PyTreeLinearOperator(blocks, out)
+
+
+def function(dtype, n=N):
+    a = matrix(dtype, n=n)
+    fn = lambda x: jnp.matmul(a, x, precision="highest")
+    return lp.FunctionLinearOperator(fn, jax.ShapeDtypeStruct((n,), dtype))
+
+
+M = lambda a, *tags: lp.MatrixLinearOperator(a, tags)
+OPERATORS = {
+    "matrix": lambda d: M(matrix(d)),
+    "odd permutation": lambda d: M(rotation(d)),
+    "definite": lambda d: M(definite(d), PSD),
+    "negative definite": lambda d: M(-definite(d), NSD),
+    "lower": lambda d: M(jnp.tril(matrix(d)), lp.lower_triangular_tag),
+    "upper": lambda d: M(jnp.triu(matrix(d)), lp.upper_triangular_tag),
+    "unit": lambda d: M(
+        jnp.tril(matrix(d), -1) + jnp.eye(N, dtype=d), lp.lower_triangular_tag, lp.unit_diagonal_tag
+    ),
+    "diagonal": lambda d: lp.DiagonalLinearOperator(numbers(N, dtype=d)),
+    "tridiagonal": lambda d: lp.TridiagonalLinearOperator(
+        numbers(N, dtype=d), numbers(N - 1, dtype=d, seed=1), numbers(N - 1, dtype=d, seed=2)
+    ),
+    "identity": lambda d: lp.IdentityLinearOperator(jax.ShapeDtypeStruct((N,), d)),
+    "2·I": lambda d: 2 * lp.IdentityLinearOperator(jax.ShapeDtypeStruct((N,), d)),
+    "negative": lambda d: -M(matrix(d)),
+    "multiple": lambda d: M(matrix(d)) * -0.5,
+    "quotient": lambda d: M(matrix(d)) / (-1.5 + 1j if d == COMPLEX else -1.5),
+    "sum": lambda d: M(matrix(d)) + lp.DiagonalLinearOperator(numbers(N, dtype=d)),
+    "product": lambda d: M(matrix(d)) @ M(matrix(d, 1)),
+    "product of rectangles": lambda d: (
+        M(numbers(N, 7, dtype=d)) @ M(numbers(7, N, dtype=d, seed=1))
+    ),
+    "conjugate": lambda d: lp.conj(function(d)),
+    "tagged": lambda d: lp.TaggedLinearOperator(M(definite(d)), PSD),
+    "pytree": tree,
+    "function": function,
+    "jacobian": lambda d: lp.JacobianLinearOperator(
+        lambda x, a: jnp.sin(jnp.matmul(a, x, precision="highest")), numbers(N, dtype=d), matrix(d)
+    ),
+    "low rank": lambda d: LowRankPlusDiagonal(
+        numbers(N, dtype=d), numbers(N, 2, dtype=d), numbers(N, 2, dtype=d, seed=1)
+    ),
+    "Hermitian low rank": lambda d: LowRankPlusDiagonal.spd(
+        jnp.abs(numbers(N)) + 1, numbers(N, 2, dtype=d)
+    ),
+    "inverse low rank": lambda d: LowRankPlusDiagonal.spd(
+        jnp.abs(numbers(N)) + 1, numbers(N, 2, dtype=d)
+    ).inv(),
+    "sparse": sparse,
+    "sparse definite": lambda d: sparse(d, tags=PSD),
+    "sparse tagged": lambda d: lp.TaggedLinearOperator(sparse(d, tags=PSD), PSD),
+    "sparse lower": lambda d: lp.tril(sparse(d)),
+    "sparse tridiagonal": lambda d: lp.tril(lp.triu(sparse(d), -1), 1),
+    "triplets": lambda d: lp.TripletLinearOperator(
+        jnp.concatenate([numbers(N * N, dtype=d), jnp.ones(1, d)]),
+        [*np.repeat(range(N), N), N],
+        [*np.tile(range(N), N), N],
+        (N, N),
+    ),
+    "empty": lambda d: M(jnp.zeros((0, 0), d)),
+}
+
+
+def split(operator):
+    import equinox as eqx
+
+    return eqx.partition(operator, eqx.is_inexact_array)
+
+
+def of_dense(arrays, rest, part):
+    """A real function of the determinant of the dense matrix."""
+    import equinox as eqx
+
+    sign, log = jnp.linalg.slogdet(eqx.combine(arrays, rest).as_matrix())
+    return part(sign, log)
+
+
+def of_ours(arrays, rest, part):
+    import equinox as eqx
+
+    return part(*lp.slogdet(eqx.combine(arrays, rest)))
+
+
+def part(sign, log):
+    """Phase and size in one number, for derivatives."""
+    return log + 0.3 * jnp.angle(sign) if jnp.iscomplexobj(sign) else log
+
+
+#: Those whose rule knows signs; of others the complex case holds the real one.
+SIGNED = [
+    "matrix",
+    "odd permutation",
+    "negative definite",
+    "2·I",
+    "negative",
+    "sparse",
+    "tridiagonal",
+]
+
+
+@pytest.mark.parametrize(
+    ("name", "dtype"),
+    [(name, COMPLEX) for name in OPERATORS] + [(name, REAL) for name in SIGNED],
+    ids=str,
+)
+def test_every_operator_has_its_determinant_trace_and_diagonal(name, dtype):
+    """B-16: 2·I₅ has log det 3.466, and an odd permutation the sign −1."""
+    operator = OPERATORS[name](dtype)
+    dense = np.asarray(operator.as_matrix())
+    (sign, log), diagonal, trace = jax.jit(lambda a: (lp.slogdet(a), lp.diagonal(a), lp.trace(a)))(
+        operator
+    )
+    want_sign, want_log = np.linalg.slogdet(dense)
+    assert sign.dtype == dtype
+    assert log.dtype == REAL
+    np.testing.assert_allclose(sign, want_sign, atol=TOL)
+    np.testing.assert_allclose(log, want_log, atol=10 * TOL)
+    np.testing.assert_allclose(diagonal, np.diagonal(dense), atol=TOL)
+    np.testing.assert_allclose(trace, np.trace(dense), atol=10 * TOL)
+    if name == "2·I":
+        assert float(log) == pytest.approx(5 * np.log(2))
+
+
+MORE = "matrix|negative definite|low rank|sparse lower|triplets|product|pytree|function".split("|")
+
+
+@pytest.mark.skipif(not X64, reason="derivatives are compared in double precision")
+@pytest.mark.parametrize(
+    "name",
+    ["tridiagonal", "sparse tagged"]
+    + [pytest.param(name, marks=pytest.mark.slow) for name in OPERATORS if name in MORE],
+)
+def test_derivatives_to_second_order_under_jit(name):
+    """d log det A = tr(A⁻¹dA), on the arrays that A has; complex where the operator can be."""
+    dtype = REAL if name in ("triplets", "negative definite") else COMPLEX
+    arrays, rest = split(OPERATORS[name](dtype))
+    leaves, treedef = jax.tree.flatten(arrays)
+    argnums = tuple(range(len(leaves)))
+
+    def both_orders(of):
+        first = jax.grad(lambda *x: of(treedef.unflatten(x), rest, part), argnums)
+        return jax.jit(lambda *x: (first(*x), jax.grad(_sine(first), argnums)(*x)))(*leaves)
+
+    for g, w in zip(jax.tree.leaves(both_orders(of_ours)), jax.tree.leaves(both_orders(of_dense))):
+        np.testing.assert_allclose(g, w, rtol=1e-7, atol=1e-7)
+
+
+def _sine(gradient):
+    """A scalar that depends on the whole gradient."""
+    return lambda *x: sum(jnp.sum(jnp.sin(g.real) + g.imag**2) for g in gradient(*x))
+
+
+@pytest.mark.skipif(not X64, reason="derivatives are compared in double precision")
+def test_batches_and_forward_mode():
+    op = sparse(tags=PSD)
+    values = jnp.stack([op.values, 2 * op.values, op.values**2 + 1])
+    one = lambda v: lp.logdet(lp.SparseLinearOperator(v, op.pattern, PSD))
+    dense = lambda v: jnp.linalg.slogdet(lp.SparseLinearOperator(v, op.pattern).as_matrix())[1]
+    for transform in (jax.vmap, lambda f: jax.vmap(jax.grad(f)), lambda f: jax.vmap(jax.jacfwd(f))):
+        got, want = jax.jit(transform(one))(values), transform(dense)(values)
+        np.testing.assert_allclose(got, want, rtol=1e-8, atol=1e-9)
+
+
+def test_batches_of_arrays_are_those_of_numpy():
+    a = numbers(2, 3, N, N)
+    sign, log = lp.slogdet(a)
+    want = np.linalg.slogdet(np.asarray(a))
+    np.testing.assert_allclose(sign, want[0])
+    np.testing.assert_allclose(log, want[1], rtol=10 * TOL)
+
+
+SOLVERS = {
+    "LU": lp.LU(),
+    "Cholesky": lp.Cholesky(),
+    "QR": lp.QR(),
+    "SVD": lp.SVD(),
+    "SuperLU": lp.SuperLU(),
+    "functions": lp.HostSolver(
+        factorize=lambda a: np.linalg.eigvalsh(a.toarray()),
+        solve=lambda *_: None,
+        logdet=lambda values: np.sum(np.log(values)),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", [*SOLVERS, "KLU", "RSLab", "CHOLMOD", "UMFPACK", "PARDISO"])
+def test_factorizations_show_their_determinant(name):
+    if name not in SOLVERS:
+        try:
+            solver = getattr(lp, name)()
+        except ImportError:
+            pytest.skip(f"{name} is not installed")
+    else:
+        solver = SOLVERS[name]
+    op = sparse(tags=PSD, n=9)
+    want = np.linalg.slogdet(op.as_matrix())[1]
+    np.testing.assert_allclose(lp.logdet(op, solver), want, rtol=10 * TOL)
+    np.testing.assert_allclose(lp.logdet(lp.factorize(op, solver)), want, rtol=10 * TOL)
+    if name not in ("Cholesky", "CHOLMOD", "functions"):
+        for dtype in (REAL, COMPLEX):  # pivoting, signs and phases
+            op = sparse(dtype, n=9)
+            sign, log = lp.slogdet(lp.conj(op), solver)
+            want = np.linalg.slogdet(np.asarray(op.as_matrix()).conj())
+            np.testing.assert_allclose(sign, want[0], atol=10 * TOL)
+            np.testing.assert_allclose(log, want[1], rtol=10 * TOL)
+
+
+def test_one_factorization_for_value_and_gradient():
+    lp.host.registry.clear()
+    op = sparse(n=40, seed=3)
+    loss = lambda v: lp.slogdet(lp.SparseLinearOperator(v, op.pattern))[1]
+    before = lp.host.registry.stats()["factorizations"]
+    jax.jit(jax.value_and_grad(loss))(op.values)
+    assert lp.host.registry.stats()["factorizations"] == before + 1
+
+
+def test_singular_matrices_and_negative_determinants():
+    for solver in (None, lp.SuperLU(), lp.QR()):
+        found = lp.slogdet(lp.MatrixLinearOperator(jnp.diag(jnp.asarray([1.0, 0.0, 2.0]))), solver)
+        assert (float(found.sign), float(found.logabsdet)) == (0.0, -np.inf)
+    assert np.isnan(lp.logdet(-jnp.eye(3)))
+    np.testing.assert_allclose(lp.logdet(-jnp.eye(3, dtype=COMPLEX)), 1j * np.pi, rtol=1e-6)
+    nan = lp.SparseLinearOperator.from_dense(np.diag([1.0, np.nan]) + np.eye(2)[::-1])
+    assert np.isnan(lp.slogdet(nan).logabsdet)
+
+
+def test_a_long_tridiagonal_neither_over_nor_underflows():
+    n = 3000
+    bands = jnp.full(n, 1e3), jnp.full(n - 1, -1e3), jnp.full(n - 1, 1e-2)
+    a = sp.diags_array([np.asarray(x) for x in bands], offsets=[0, -1, 1]).tocsc()
+    want = np.sum(np.log(np.abs(spla.splu(a.astype(float)).U.diagonal())))
+    found = lp.logdet(lp.TridiagonalLinearOperator(*bands))
+    np.testing.assert_allclose(found, want, rtol=1e-9 if X64 else 1e-4)
+
+
+def test_messages():
+    with pytest.raises(lp.StructureError, match=r"A: must be square.*got a 2×3 operator"):
+        lp.slogdet(lp.MatrixLinearOperator(jnp.ones((2, 3))))
+    with pytest.raises(lp.StructureError, match=r"A: must be square to have a trace"):
+        lp.trace(jnp.ones((2, 3)))
+    with pytest.raises(lp.StructureError, match=r"A: must have shape \(..., N, N\); got \(3,\)"):
+        lp.slogdet(jnp.ones(3))
+    with pytest.raises(NotImplementedError, match=r"GMRES has no factorization"):
+        lp.slogdet(jnp.eye(3), lp.GMRES())
+    with pytest.raises(TypeError, match=r"solver: must be an AbstractLinearSolver or None"):
+        lp.slogdet(jnp.eye(3), "LU")
+    with pytest.raises(TypeError, match=r"A: must be an operator.*got function"):
+        lp.slogdet(lambda x: x)
+    large = lp.FunctionLinearOperator(lambda x: x, jax.ShapeDtypeStruct((5000,), REAL))
+    with pytest.raises(lp.StructureError, match=r"5000 unknowns.*stochastic_logdet"):
+        lp.slogdet(large)
+    with pytest.raises(ValueError, match=r"A: must be tagged positive definite"):
+        lp.stochastic_logdet(jnp.eye(3), jax.random.key(0))
+    tagged = lp.MatrixLinearOperator(jnp.eye(3), PSD)
+    with pytest.raises(ValueError, match=r"num_samples: must be at least 1; got 0"):
+        lp.stochastic_logdet(tagged, jax.random.key(0), num_samples=0)
+
+
+# ---- Stochastic ----------------------------------------------------------------------------------
+
+
+def laplacian(n, dtype=REAL):
+    """(κ(x)u′)′ on a ring, plus u: definite, and known by its products only."""
+
+    def mv(kappa, x):
+        flow = kappa * (jnp.roll(x, -1) - x)
+        return x - flow + jnp.roll(flow, 1)
+
+    def op(kappa):
+        structure = jax.ShapeDtypeStruct((n,), dtype)
+        return lp.FunctionLinearOperator(lambda x: mv(kappa.astype(dtype), x), structure, PSD)
+
+    return op
+
+
+def test_lanczos_quadrature_is_exact_for_a_basis_of_probes():
+    """With n steps there is no error of quadrature: Hadamard's probes give the trace itself."""
+    from linsolve_prim.determinants.stochastic import _quadrature
+
+    op = lp.MatrixLinearOperator(definite(COMPLEX, n=8), PSD)
+    hadamard = jnp.asarray(scipy.linalg.hadamard(8), COMPLEX)
+    found = jax.jit(jax.vmap(lambda z: _quadrature(op, z, num_steps=8)))(hadamard)
+    want = np.linalg.slogdet(op.as_matrix())[1]
+    np.testing.assert_allclose(jnp.mean(found), want, rtol=100 * TOL)
+
+
+def test_the_estimate_lies_within_its_error_and_identities_are_no_trouble():
+    op = laplacian(64)(jnp.linspace(1.0, 3.0, 64).astype(REAL))
+    want = float(lp.logdet(op))
+    value, error = lp.stochastic_logdet(op, jax.random.key(0), num_samples=64, num_steps=30)
+    assert 0 < float(error) < 0.05 * want
+    assert abs(float(value) - want) < 4 * float(error)
+    keys = jax.random.split(jax.random.key(1), 30)
+    one = lambda k: lp.stochastic_logdet(op, k, num_samples=16, num_steps=30)
+    values, errors = jax.jit(jax.vmap(one))(keys)
+    spread = float(jnp.std(values))  # of estimates, against what each says of itself
+    assert 0.6 < float(jnp.mean(errors)) / spread < 1.6
+    ones = lp.MatrixLinearOperator(3 * jnp.eye(5), PSD)  # Lanczos is done after one step
+    value, error = lp.stochastic_logdet(ones, jax.random.key(0))
+    np.testing.assert_allclose([value, error], [5 * np.log(3), 0], atol=1e-5)
+
+
+@pytest.mark.skipif(not X64, reason="derivatives are compared in double precision")
+def test_its_gradient_is_unbiased_and_has_its_own_derivative():
+    n, want = 12, None
+    make, kappa = laplacian(n), jnp.linspace(1.0, 3.0, n)
+    want = jax.grad(lambda k: lp.logdet(make(k)))(kappa)
+    estimate = lambda k, key: (
+        lp.stochastic_logdet(make(k), key, num_samples=40, num_steps=n, throw=False).value
+    )
+    gradient = jax.grad(estimate)
+    keys = jax.random.split(jax.random.key(0), 60)
+    step = 1e-5 * want
+
+    @jax.jit
+    def all_of_it(kappa):
+        slope = jax.jvp(lambda k: gradient(k, keys[0]), (kappa,), (want,))[1]
+        near = [gradient(kappa + s * step, keys[0]) for s in (1, -1)]
+        return jax.vmap(gradient, (None, 0))(kappa, keys), slope, (near[0] - near[1]) / 2e-5
+
+    found, slope, difference = all_of_it(kappa)
+    error = np.std(found, axis=0, ddof=1) / np.sqrt(len(keys))
+    assert np.all(np.abs(np.mean(found, axis=0) - want) < 4.5 * error)
+    np.testing.assert_allclose(difference, slope, rtol=1e-4, atol=1e-6)
