@@ -1,4 +1,4 @@
-"""`python -m benchmarks [--quick] [--out FILE]`"""
+"""`python -m benchmarks [--quick] [--only TABLE] [--out DIR]`"""
 
 import os
 
@@ -6,9 +6,11 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import argparse
+import importlib
 import pathlib
 import platform
-from collections.abc import Callable
+import sys
+import time
 
 import jax
 
@@ -16,47 +18,84 @@ jax.config.update("jax_enable_x64", True)
 
 import linsolve_prim as lp  # noqa: E402
 
-from . import dense, krylov, materialise, multigrid, sparse, sparse_products, sparse_triangular  # noqa: E402
+from .report import Table  # noqa: E402
 
-TABLES: dict[str, Callable[[float, bool], str]] = {
-    "jitted": lambda seconds, quick: dense.jitted(seconds),
-    "eager": lambda seconds, quick: dense.eager(seconds),
-    "compilation": lambda seconds, quick: dense.compilation(5 if quick else 11),
-    "honesty": lambda seconds, quick: dense.honesty(),
-    "products": lambda seconds, quick: sparse_products.products(seconds),
-    "krylov": lambda seconds, quick: krylov.iterations(seconds, quick),
-    "krylov-compilation": lambda seconds, quick: krylov.compilation(3 if quick else 7),
-    "krylov-many": lambda seconds, quick: krylov.many(seconds),
-    "multigrid-steps": lambda seconds, quick: multigrid.iterations(quick),
-    "multigrid": lambda seconds, quick: multigrid.solves(seconds, quick),
-    "multigrid-refreshed": lambda seconds, quick: multigrid.refreshed(quick),
-    "substitution": lambda seconds, quick: sparse_triangular.substitution(seconds),
-    "materialise": lambda seconds, quick: materialise.materialise(),
-    "functions": lambda seconds, quick: materialise.solves(seconds),
-    "direct": lambda seconds, quick: sparse.direct(seconds, quick=quick),
+#: Name: module, function, and its arguments from (seconds for a row, whether it should be quick).
+TABLES = {
+    "jitted": ("dense", "jitted", lambda s, q: (s,)),
+    "eager": ("dense", "eager", lambda s, q: (s,)),
+    "compilation": ("dense", "compilation", lambda s, q: (3 if q else 11,)),
+    "honesty": ("honesty", "failures", lambda s, q: ()),
+    "gradients": ("gradients", "implicit_and_unrolled", lambda s, q: (s, q)),
+    "krylov": ("krylov", "iterations", lambda s, q: (s, q)),
+    "krylov-compilation": ("krylov", "compilation", lambda s, q: (3 if q else 7,)),
+    "krylov-many": ("krylov", "many", lambda s, q: (s,)),
+    "products": ("sparse_products", "products", lambda s, q: (s,)),
+    "substitution": ("sparse_triangular", "substitution", lambda s, q: (s,)),
+    "direct": ("sparse", "direct", lambda s, q: (s, q)),
+    "materialise": ("materialise", "materialise", lambda s, q: ()),
+    "functions": ("materialise", "solves", lambda s, q: (s,)),
+    "multigrid-steps": ("multigrid", "iterations", lambda s, q: (q,)),
+    "multigrid": ("multigrid", "solves", lambda s, q: (s, q)),
+    "multigrid-refreshed": ("multigrid", "refreshed", lambda s, q: (q,)),
 }
+
+
+def make(name: str, seconds: float, quick: bool) -> Table | None:
+    """One table; None, with a line that says why, where a package is missing that it needs."""
+    module, function, arguments = TABLES[name]
+    start, cpu = time.perf_counter(), time.process_time()
+    try:
+        table = getattr(importlib.import_module(f".{module}", __package__), function)(
+            *arguments(seconds, quick)
+        )
+    except ImportError as error:
+        print(f"{name}: left out, {error} (pip install -e '.[bench]')", file=sys.stderr)
+        return None
+    used = f"{time.perf_counter() - start:.0f} s, {time.process_time() - cpu:.0f} s of a core"
+    print(f"{name}: {used}", file=sys.stderr)
+    jax.clear_caches()
+    return table
+
+
+def head() -> str:
+    """Versions and machine: a number without them says little."""
+    device = jax.devices()[0].device_kind
+    return (
+        f"linsolve_prim {lp.__version__}, JAX {jax.__version__}, Python {platform.python_version()}, "
+        f"{device}, {platform.machine()}, {os.cpu_count()} cores, float64. Medians of interleaved "
+        "rounds; “spread” is the largest interquartile range of a row. Read the ratios.\n"
+    )
+
+
+def write(folder: pathlib.Path, tables: list[Table]) -> None:
+    """`benchmarks.md` with all tables, and a picture for each that has something to draw."""
+    folder.mkdir(parents=True, exist_ok=True)
+    parts = [head()]
+    for table in tables:
+        parts.append(str(table))
+        picture = table.draw(folder)
+        if picture is not None:
+            parts.append(f"![{table.title}]({picture.name})\n")
+    (folder / "benchmarks.md").write_text("\n".join(parts))
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="shorter, and less certain")
-    parser.add_argument("--only", choices=sorted(TABLES), help="one table instead of all")
-    parser.add_argument("--out", type=pathlib.Path, help="write the tables to this Markdown file")
+    add = parser.add_argument
+    add("--quick", action="store_true", help="all tables in under five minutes; less certain")
+    add("--only", action="append", choices=list(TABLES), help="this table (repeatable)")
+    add("--out", type=pathlib.Path, help="a folder for Markdown and SVG")
     args = parser.parse_args()
-    seconds = 2.0 if args.quick else 12.0
-    head = (
-        f"linsolve_prim {lp.__version__}, JAX {jax.__version__}, Python "
-        f"{platform.python_version()}, {jax.devices()[0].device_kind}, {os.cpu_count()} cores, float64. "
-        "Medians of interleaved rounds; read the ratios.\n"
-    )
-    tables = [head]
-    print(head, flush=True)
-    for name, make in TABLES.items():
-        if args.only in (None, name):
-            tables.append(make(seconds, args.quick))
-            print(tables[-1], flush=True)
-    if args.out:
-        args.out.write_text("\n".join(tables))
+    print(head(), flush=True)
+    tables = []
+    for name in args.only or TABLES:
+        table = make(name, 1.0 if args.quick else 12.0, args.quick)
+        if table is not None:
+            tables.append(table)
+            print(table, flush=True)
+            if args.out:
+                write(args.out, tables)  # so that an interrupt loses nothing
 
 
 if __name__ == "__main__":

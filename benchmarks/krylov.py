@@ -14,9 +14,11 @@ import scipy.sparse.linalg as spla
 import linsolve_prim as lp
 
 from .sparse import poisson
-from .timing import markdown, time_together
+from .timing import agree, markdown, spread, time_together
 
 STEPS = 50
+#: How far 50 steps may lie apart: they do not round alike.
+ROUNDING = {np.float32: 1e-2, np.float64: 1e-6}
 
 
 def stencil(x: jax.Array) -> jax.Array:
@@ -105,17 +107,16 @@ def iterations(seconds: float, quick: bool) -> str:
             }
             if importlib.util.find_spec("lineax"):
                 calls["Lineax"] = _lineax(stencil, grid)
-            times = {k: t / STEPS for k, (t, _) in time_together(calls, seconds).items()}
+            solves = {name: call for name, call in calls.items() if name != "streaming"}
+            agree({k: lambda f=f: np.ravel(f()) for k, f in solves.items()}, ROUNDING[dtype])
+            results = time_together(calls, seconds)
+            times = {k: t / STEPS for k, (t, _) in results.items()}
             base = times.pop("jax.scipy")
             title = f"{dims}-D {m}, {np.dtype(dtype).name}"
             rows.append([title, f"{base:.0f}", f"{size / 1e6:.1f}"])
-            rows[-1] += [f"{t / base:.2f}" for t in times.values()]
-    header = [
-        "CG, one iteration",
-        "jax.scipy, µs",
-        "MB streamed at least",
-        *(f"{k}, ×" for k in times),
-    ]
+            rows[-1] += [*(f"{t / base:.2f}" for t in times.values()), spread(results)]
+    header = ["CG, one iteration", "jax.scipy, µs", "MB streamed at least"]
+    header += [*(f"{k}, ×" for k in times), "spread"]
     return markdown("Krylov iterations", header, rows)
 
 
@@ -168,8 +169,11 @@ def many(seconds: float) -> str:
                 "one by one": lambda one=one, bs=bs: [one(b) for b in bs],
                 "vmap": lambda batch=batch, bs=bs: batch(bs),
             }
-            times = {k: t for k, (t, _) in time_together(calls, seconds, rounds=5).items()}
+            agree({k: lambda f=f: jnp.asarray(f()) for k, f in calls.items()}, rtol=1e-3)
+            results = time_together(calls, seconds, rounds=5)
+            times = {k: t for k, (t, _) in results.items()}
             ratio = times["one by one"] / times["vmap"]
             rows.append([f"{name}, {title}", f"{times['one by one'] / 1e3:.0f}", f"{ratio:.1f}"])
-    header = ["64 right-hand sides", "one by one, ms", "vmap is faster by, ×"]
+            rows[-1].append(spread(results))
+    header = ["64 right-hand sides", "one by one, ms", "vmap is faster by", "spread"]
     return markdown("Many right-hand sides", header, rows)

@@ -16,7 +16,7 @@ import scipy.sparse.linalg as spla
 import linsolve_prim as lp
 
 from . import peers
-from .timing import markdown
+from .timing import markdown, spread
 
 
 def poisson(m: int, dims: int) -> sp.csr_matrix:
@@ -169,11 +169,28 @@ def _jax_spsolve(matrix: sp.csr_matrix, b: np.ndarray, what: str) -> Run:
     return lambda values: jax.block_until_ready(fn(jnp.asarray(values), rhs))
 
 
-def _time(runs: dict[str, Run], values: np.ndarray, seconds: float) -> dict[str, float]:
-    """Medians in ms, each call with values of its own; contestants take turns."""
+#: What is called without JAX; it does the solves of a task and no more.
+RAW = ("scipy splu", "scipy splu, symmetric", "rslab", "cvxopt cholmod")
+
+
+def _right(runs: dict[str, Run], values: np.ndarray, what: str) -> set[str]:
+    """Those whose result is that of SciPy, or of our SuperLU where more is asked than a solve."""
+    outs = {name: [np.ravel(x) for x in jax.tree.leaves(run(values))] for name, run in runs.items()}
+    right = set()
+    for name, out in outs.items():
+        plain = name in RAW or what in ("forward", "many")
+        want = outs["scipy splu" if plain else "ours, SuperLU"]
+        errors = [np.linalg.norm(x - y) / np.linalg.norm(y) for x, y in zip(out, want, strict=True)]
+        if max(errors) <= 1e-6:
+            right.add(name)
+        else:
+            print(f"{name}, {what}: wrong, relative error {max(errors):.1e}", file=sys.stderr)
+    return right
+
+
+def _time(runs: dict[str, Run], values: np.ndarray, seconds: float) -> dict[str, Any]:
+    """Medians and spreads in ms, each call with values of its own; contestants take turns."""
     samples: dict[str, list[float]] = {name: [] for name in runs}
-    for run in runs.values():
-        run(values)
     start, rounds = time.perf_counter(), 0
     while rounds < 3 or time.perf_counter() - start < seconds:
         rounds += 1
@@ -184,7 +201,8 @@ def _time(runs: dict[str, Run], values: np.ndarray, seconds: float) -> dict[str,
             began = time.perf_counter()
             run(fresh)
             samples[name].append(1e3 * (time.perf_counter() - began))
-    return {name: float(np.median(times)) for name, times in samples.items()}
+    quartiles = {name: np.percentile(times, [25, 50, 75]) for name, times in samples.items()}
+    return {name: (float(q[1]), float(q[2] - q[0])) for name, q in quartiles.items()}
 
 
 def _contestants(matrix: Any, b: Any, definite: bool, what: str) -> dict[str, Run]:
@@ -226,18 +244,22 @@ def direct(seconds: float, quick: bool = True) -> str:
     rng, rows, names = np.random.default_rng(0), [], []
     for name, (matrix, definite) in problems(quick).items():
         n = matrix.shape[0]
-        for what in TASKS if n <= 40_000 else ("forward", "gradient", "many"):
+        large = n > (3_000 if quick else 40_000)
+        for what in ("forward", "gradient") if large else TASKS:
             b = rng.normal(size=(n, 32) if what == "many" else n)
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
-                times = _time(_contestants(matrix, b, definite, what), matrix.data, seconds)
-            names += [key for key in times if key not in names]
-            base = times["scipy splu"]
-            rows.append((f"{name}, {what}", base, {k: v / base for k, v in times.items()}))
-            print(name, what, {k: round(v / base, 2) for k, v in times.items()}, file=sys.stderr)
+                runs = _contestants(matrix, b, definite, what)
+                right = _right(runs, matrix.data, what)
+                results = _time({k: runs[k] for k in runs if k in right}, matrix.data, seconds)
+            names += [key for key in runs if key not in names]
+            base = results["scipy splu"][0]
+            cells = {k: f"{t / base:.2f}" for k, (t, _) in results.items()}
+            cells |= {k: "wrong" for k in runs if k not in right}
+            rows.append((f"{name}, {what}", f"{base:.1f}", cells, spread(results)))
+            print(name, what, cells, file=sys.stderr)
     body = []
-    for title, base, ratios in rows:
-        cells = [f"{ratios[k]:.2f}" if k in ratios else "–" for k in names[1:]]
-        body.append([title, f"{base:.1f}", *cells])
-    header = ["", "scipy splu (factor, solve), ms", *(f"{k}, ×" for k in names[1:])]
+    for title, first, cells, wide in rows:
+        body.append([title, first, *(cells.get(k, "–") for k in names[1:]), wide])
+    header = ["", "scipy splu (factor, solve), ms", *(f"{k}, ×" for k in names[1:]), "spread"]
     return markdown("Sparse direct solves, fresh values in each call", header, body)

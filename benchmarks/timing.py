@@ -7,6 +7,8 @@ from typing import Any
 import jax
 import numpy as np
 
+from .report import Table
+
 
 def time_together(
     contestants: dict[str, Callable[[], Any]], seconds: float, rounds: int = 15
@@ -34,8 +36,24 @@ def time_together(
     return {name: (float(q[1]), float(q[2] - q[0])) for name, q in quartiles.items()}
 
 
-def markdown(title: str, header: list[str], rows: list[list[str]]) -> str:
-    """A table in Markdown."""
-    lines = [f"### {title}", "", "| " + " | ".join(header) + " |", "|" + "---|" * len(header)]
-    lines += ["| " + " | ".join(row) + " |" for row in rows]
-    return "\n".join([*lines, ""])
+def agree(contestants: dict[str, Callable[[], Any]], rtol: float = 1e-6) -> None:
+    """No contestant is timed before its result is that of the first one, up to rtol of its norm.
+
+    **Raises** `AssertionError` that names the contestant.
+    """
+    outs = {name: jax.tree.leaves(jax.device_get(fn())) for name, fn in contestants.items()}
+    want = next(iter(outs.values()))
+    for name, out in outs.items():
+        for x, y in zip(out, want, strict=True):
+            error = np.linalg.norm(np.ravel(x) - np.ravel(y)) / max(np.linalg.norm(y), 1e-300)
+            assert error <= rtol, f"{name}: relative error {error:.1e}, more than {rtol:.1e}"
+
+
+def spread(results: dict[str, tuple[float, float]]) -> str:
+    """The largest interquartile range of a row, in per cent of its median."""
+    return f"{100 * max(iqr / median for median, iqr in results.values()):.0f} %"
+
+
+def markdown(title: str, header: list[str], rows: list[list[str]]) -> Table:
+    """A table, which prints as Markdown."""
+    return Table(title, header, rows)

@@ -53,8 +53,13 @@ def progress(total: int) -> Iterator[Progress]:
     """Show how far it is: a bar on a terminal with rich, plain lines everywhere else."""
     try:
         from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
-        from rich.progress import Progress as RichProgress
+        from rich.progress import (
+            BarColumn,
+            MofNCompleteColumn,
+            Progress as RichProgress,
+            TextColumn,
+            TimeElapsedColumn,
+        )
     except ImportError:
         yield _Lines(total)
         return

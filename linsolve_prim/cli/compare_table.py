@@ -9,8 +9,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 from .compare_rows import NOT_RUN, ORDERS, REFUSED, SOLVED, Row, ranking
-from .report import row as line
-from .report import seconds
+from .report import row as line, seconds
 
 #: So many of the ranking, and of the failures, are shown on the screen. The files have all.
 _SHOWN = 15
