@@ -52,6 +52,8 @@ def make(name: str, seconds: float, quick: bool) -> Table | None:
     except ImportError as error:
         print(f"{name}: left out, {error} (pip install -e '.[bench]')", file=sys.stderr)
         return None
+    except AssertionError as error:  # a contestant was wrong: it is not timed
+        return Table(f"{name}: WRONG", ["what"], [[str(error)]])
     used = f"{time.perf_counter() - start:.0f} s, {time.process_time() - cpu:.0f} s of a core"
     print(f"{name}: {used}", file=sys.stderr)
     jax.clear_caches()

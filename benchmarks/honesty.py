@@ -112,11 +112,12 @@ def _methods(dtype: str) -> dict[str, tuple[bool, dict[str, Solve]]]:
     rtol = RTOL[dtype]
     jaxs = lambda f: _without_code(lambda a, b: f(a, b, tol=rtol, maxiter=300)[0])
     settings = {"rtol": rtol, "atol": 0.0, "max_steps": 300}
+    # ours counts steps, theirs restarts of 20 steps
     theirs = {**settings, "atol": 1e-300 if dtype == "float64" else 1e-30}
     return {
         "CG": (True, {"ours": _package(lp, lp.CG(**settings), True),
                       "Lineax": _package(lx, lx.CG(**theirs), True), "JAX": jaxs(jspla.cg)}),
-        "GMRES": (False, {"ours": _package(lp, lp.GMRES(**settings), False),
+        "GMRES": (False, {"ours": _package(lp, lp.GMRES(**{**settings, "max_steps": 6000}), False),
                           "Lineax": _package(lx, lx.GMRES(**theirs), False), "JAX": jaxs(jspla.gmres)}),
         "BiCGStab": (False, {"ours": _package(lp, lp.BiCGStab(**settings), False),
                              "Lineax": _package(lx, lx.BiCGStab(**theirs), False),

@@ -58,7 +58,7 @@ def _lineax(product: Any, b: jax.Array) -> Callable[[], Any]:
 
     structure = jax.ShapeDtypeStruct(b.shape, b.dtype)
     op = lineax.FunctionLinearOperator(product, structure, lineax.positive_semidefinite_tag)
-    solver = lineax.CG(rtol=1e-30, atol=1e-30, max_steps=STEPS)
+    solver = lineax.CG(rtol=1e-12, atol=1e-12, max_steps=STEPS)  # never reached
     fn = jax.jit(lambda b: lineax.linear_solve(op, b, solver, throw=False).value)
     return lambda: fn(b)
 
