@@ -7,6 +7,7 @@ from typing import Any
 import jax
 from jaxtyping import Array
 
+from ._types import is_array
 from .errors import StructureError
 
 
@@ -32,3 +33,9 @@ def from_dlpack(x: Any, argument: str) -> Array:
             "single precision first."
         )
     return out
+
+
+def owned(x: Any, argument: str) -> Any:
+    """An array of another library, such as a tensor, as one of JAX; anything else as it is."""
+    foreign = not is_array(x) and hasattr(x, "__dlpack__") and not hasattr(x, "todense")
+    return from_dlpack(x, argument) if foreign else x

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, PyTree
 
-from ._dlpack import from_dlpack
+from ._dlpack import owned
 from ._tree import ravel, tree_dtype, unravel
 from ._types import Options, inexact_asarray, is_array, structure_of, structure_str
 from .api import linear_solve
@@ -94,8 +94,8 @@ def dispatch(
 
     `solver` says whether a function had better be a matrix; with None it is known by its products.
     """
-    A, x0 = _owned(A, "A"), jax.tree.map(lambda x: _owned(x, "x0"), x0)
-    b = b if is_array(b) else jax.tree.map(lambda x: _owned(x, "b"), b)
+    A, x0 = owned(A, "A"), jax.tree.map(lambda x: owned(x, "x0"), x0)
+    b = b if is_array(b) else jax.tree.map(lambda x: owned(x, "b"), b)
     if isinstance(A, (SparseLinearOperator, TripletLinearOperator)):
         _no_args(args)
         return _solve_sparse(A, b, x0, preconditioner, one)
@@ -187,19 +187,13 @@ def is_matrix(A: Any) -> bool:
     return is_array(A) or hasattr(A, "todense") or hasattr(A, "__dlpack__") or isinstance(A, list)
 
 
-def _owned(x: Any, argument: str) -> Any:
-    """An array of another library, such as a tensor, as one of JAX; anything else as it is."""
-    foreign = not is_array(x) and hasattr(x, "__dlpack__") and not hasattr(x, "todense")
-    return from_dlpack(x, argument) if foreign else x
-
-
 def as_array(x: Any, argument: str) -> Array:
     """Any kind of dense matrix or vector as an inexact JAX array."""
     if hasattr(x, "todense"):  # sparse
         x = x.todense()
     elif isinstance(x, list):
         x = np.asarray(x)
-    x = _owned(x, argument)
+    x = owned(x, argument)
     if isinstance(x, np.ndarray) and x.dtype == object:
         raise TypeError(f"{argument}: must hold numbers; got an array of dtype object.")
     return inexact_asarray(x)

@@ -1,5 +1,8 @@
 """Our solvers in Lineax, Optimistix and Diffrax; our operators in SciPy, and back."""
 
+import subprocess
+import sys
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -232,4 +235,16 @@ def test_laws():
 def test_unknown_libraries_are_no_attributes():
     with pytest.raises(AttributeError, match="has no attribute 'numpy'"):
         _ = lp.interop.numpy
-    assert {"lineax", "scipy"} <= set(dir(lp.interop))
+    assert {"lineax", "scipy", "torch"} <= set(dir(lp.interop))
+
+
+def test_importing_the_package_imports_no_torch():
+    """The module says what to install where there is none."""
+    code = (
+        "import sys, linsolve_prim as lp; assert 'torch' not in sys.modules\n"
+        "sys.modules['torch'] = None\n"
+        "try: lp.interop.torch\n"
+        "except ImportError as error: assert \"pip install 'linsolve-prim[torch]'\" in str(error)\n"
+        "else: raise AssertionError"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
