@@ -14,7 +14,7 @@ import scipy.sparse.linalg as spla
 import linsolve_prim as lp
 
 from .sparse import poisson
-from .timing import agree, markdown, spread, time_together
+from .timing import agree, markdown, spread, time_together, wrong
 
 STEPS = 50
 #: How far 50 steps may lie apart: they do not round alike.
@@ -108,13 +108,16 @@ def iterations(seconds: float, quick: bool) -> str:
             if importlib.util.find_spec("lineax"):
                 calls["Lineax"] = _lineax(stencil, grid)
             solves = {name: call for name, call in calls.items() if name != "streaming"}
-            agree({k: lambda f=f: np.ravel(f()) for k, f in solves.items()}, ROUNDING[dtype])
-            results = time_together(calls, seconds)
-            times = {k: t / STEPS for k, (t, _) in results.items()}
+            flat = {k: lambda f=f: np.ravel(f()) for k, f in solves.items()}
+            out = wrong(flat, ROUNDING[dtype])
+            right = {name: call for name, call in calls.items() if name not in out}
+            results = time_together(right, seconds)
+            times = {k: results[k][0] / STEPS if k in right else np.nan for k in calls}
             base = times.pop("jax.scipy")
             title = f"{dims}-D {m}, {np.dtype(dtype).name}"
             rows.append([title, f"{base:.0f}", f"{size / 1e6:.1f}"])
-            rows[-1] += [*(f"{t / base:.2f}" for t in times.values()), spread(results)]
+            cells = ["wrong" if k in out else f"{t / base:.2f}" for k, t in times.items()]
+            rows[-1] += [*cells, spread(results)]
     header = ["CG, one iteration", "jax.scipy, µs", "MB streamed at least"]
     header += [*(f"{k}, ×" for k in times), "spread"]
     return markdown("Krylov iterations", header, rows)

@@ -146,6 +146,31 @@ def test_settings_reach_the_solver(folder, capsys):
         assert setting in out
 
 
+@pytest.mark.parametrize(("solver", "name"), [("cg", "ic"), ("gmres", "ilu"), ("cg", "auto")])
+def test_preconditioners_by_name(folder, capsys, solver, name):
+    write_csr(laplacian())
+    status, out, _ = status_and_output(
+        capsys, "A.npz", "--solver", solver, "--preconditioner", name
+    )
+    assert status == SUCCESS
+    (steps,) = [line.split()[1] for line in out.splitlines() if line.startswith("num_steps")]
+    assert int(steps) < 8  # alone it takes 10 and more
+
+
+def test_sparse_triangular(folder, capsys):
+    """It is solved as it is, on the device; and what a small residual does not say is said."""
+    lower = sp.csr_array(sp.tril(laplacian()))
+    write_csr(lower)
+    status, out, _ = status_and_output(capsys, "A.npz")
+    assert status == SUCCESS
+    assert "Triangular(" in out
+    assert "Another x" not in out
+    singular = sp.block_diag([laplacian(5), np.ones((2, 2))])
+    write_csr(sp.csr_array(singular))
+    status, out, _ = status_and_output(capsys, "A.npz", "--solver", "superlu")
+    assert ("Another x solves it as well" in out) == (status == SUCCESS)
+
+
 def test_large_sparse_stays_sparse(folder, capsys):
     write_csr(laplacian(5000, shift=2.0))
     status, out, _ = status_and_output(capsys, "A.npz")
@@ -287,6 +312,7 @@ def test_options_that_do_not_fit(folder, capsys):
     bad("--solver", "lu", "--restart", "5", match=["--restart", "LU"])
     bad("--max-steps", "5", match=["--max-steps", "LU"])
     bad("--preconditioner", "jacobi", match=["--preconditioner", "LU"])
+    bad("--solver", "gmres", "--preconditioner", "magic", match=["must be one of", "ilu", "magic"])
     bad("--solver", "gmres", "--rtol", "0", "--atol", "0", match=["rtol"])
     bad("--out", "x.txt", match=["--out", ".npy"])
     bad("--out", "nowhere/x.npy", match=["--out", "nowhere"])

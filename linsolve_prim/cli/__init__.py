@@ -113,7 +113,11 @@ def _add_solve(commands: argparse._SubParsersAction) -> None:
     add("--restart", type=_count, help="steps between restarts, of gmres")
     add("--dtype", choices=DTYPES, help="default: the file's, at least float64")
     add("--tag", action="append", default=[], choices=list(TAGS), help="a promise about A")
-    add("--preconditioner", choices=["jacobi"], help="for iterative solvers")
+    add(
+        "--preconditioner",
+        metavar="NAME",
+        help="of iterative solvers: jacobi, ic, ilu, amg, auto, ...",
+    )
     add("--out", metavar="X", help="write the solution to this .npy or .mtx file")
     add("--repeat", type=_natural, default=1, help="later calls to time (default 1)")
 

@@ -113,8 +113,8 @@ def _read(path: str, argument: str) -> Any:
                 return {name: archive[name] for name in archive.files}
     except _UNREADABLE as error:
         raise BadInput(
-            f"{argument}: {path} cannot be read as {path.rsplit('.', 1)[1]}: {error}. Check that "
-            "it is whole, and that its name says what it is."
+            f"{argument}: {path} cannot be read as {path.rsplit('.', 1)[1]}: "
+            f"{str(error).rstrip('.')}. Check that it is whole, and that its name says what it is."
         ) from None
     raise BadInput(
         f"{argument}: must be a .mtx (or .mtx.gz, .mtx.bz2), .npy or .npz file; got {path}. "
@@ -139,8 +139,8 @@ def _from_npz(arrays: dict[str, np.ndarray], path: str) -> tuple[Matrix, np.ndar
             return matrix, rhs
     except _UNREADABLE as error:
         raise BadInput(
-            f"A: {path} does not hold a valid sparse matrix: {error}. Write it again with "
-            "scipy.sparse.save_npz."
+            f"A: {path} does not hold a valid sparse matrix: {str(error).rstrip('.')}. Write it "
+            "again with scipy.sparse.save_npz."
         ) from None
     raise BadInput(
         f"A: {path} holds {', '.join(sorted(arrays)) or 'nothing'}; an .npz needs 'A', or the CSR "

@@ -22,6 +22,8 @@ _REMEDIES = {
     "stagnation": "--rtol, --restart, --dtype, --preconditioner jacobi",
     "conlim": "--solver svd, if the matrix is small enough to be dense",
 }
+#: From such an error on, a small residual says little about x.
+_DOUBTFUL = 0.01
 #: Rows of `lp.explain` that are shown, and how they are called here.
 _EXPLAINED = {"operator": "operator", "rank": "rank", "success is judged by": "solver's rule"}
 
@@ -77,7 +79,10 @@ def report_outcome(system: System, timed: Timed, check: Check) -> bool:
     row("true residual", f"{check.residual:.3e}, computed again from the file by NumPy and SciPy")
     row("relative", f"{check.relative:.3e}; {check.verdict}")
     if system.rhs_from.startswith("A·1") and not failed.size:
-        row("error", f"max |x - 1| = {abs(timed.x - 1).max():.3e}, as b is A·1")
+        error = abs(timed.x - 1).max()
+        row("error", f"max |x - 1| = {error:.3e}, as b is A·1")
+        if check.passed and error > _DOUBTFUL:
+            row("", "Another x solves it as well: A is singular, or nearly so.")
     for key, value in timed.stats.items():
         row(key, _statistic(key, value))
     row("time", f"{seconds(timed.first)} for the first call, with compilation")

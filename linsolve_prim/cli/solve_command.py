@@ -26,7 +26,7 @@ from .structure import Found, find_structure
 _SETTINGS = ("rtol", "atol", "max_steps", "restart")
 _TOLERANCES = ("rtol", "atol")
 #: Direct solvers that need no dense matrix, beside those of host libraries.
-_LIGHT = ("Diagonal", "Tridiagonal")
+_LIGHT = ("Diagonal", "Tridiagonal", "Triangular")
 #: Iterative methods of SciPy, by the names that --solver takes.
 _SCIPY = {f"scipy-{name}": name for name in SCIPY_NAMES}
 
@@ -48,7 +48,7 @@ def _run(arguments: argparse.Namespace, system: System, dtype: np.dtype) -> int:
     operator = make_operator(matrix, dtype, tags, _stays_sparse(arguments.solver, matrix))
     solver, reason = _choose(arguments, operator)
     report_plan(arguments, system, operator, solver, reason, found.words)
-    options = _options(arguments, matrix, dtype)
+    options = _options(arguments, matrix, operator)
     with np.errstate(over="ignore"):
         rhs = system.rhs.astype(dtype)
     timed = _solve(operator, rhs, solver, options, arguments.repeat)
@@ -186,17 +186,26 @@ def _with_settings(
         raise BadInput(f"--solver {info.name.lower()}: {error}") from None
 
 
-def _options(arguments: argparse.Namespace, matrix: Matrix, dtype: np.dtype) -> dict[str, Any]:
-    if arguments.preconditioner is None:
+def _options(
+    arguments: argparse.Namespace, matrix: Matrix, operator: lp.AbstractLinearOperator
+) -> dict[str, Any]:
+    name, names = arguments.preconditioner, lp.preconditioners.NAMES
+    if name is None:
         return {}
-    diagonal = matrix.diagonal()
-    if matrix.shape[0] != matrix.shape[1] or not np.all(diagonal):
+    if name not in names:
+        known = ", ".join(sorted(names))
+        raise BadInput(f"--preconditioner: must be one of {known}; got {name}.")
+    if matrix.shape[0] != matrix.shape[1] or (name == "jacobi" and not np.all(matrix.diagonal())):
         raise BadInput(
-            "--preconditioner: jacobi divides by the diagonal of A, which must be square and have "
-            "no zero there. Leave it out."
+            f"--preconditioner: {name} needs a square A"
+            + (" without zeros on its diagonal, by which it divides" if name == "jacobi" else "")
+            + ". Leave it out."
         )
-    inverse = jnp.asarray((1 / diagonal).astype(dtype))
-    return {"preconditioner": lp.DiagonalLinearOperator(inverse)}
+    made = lp.preconditioners.by_name(name)
+    try:
+        return {"preconditioner": made.prepare(operator) if made.needs_values else made}
+    except (ValueError, ImportError) as error:
+        raise BadInput(f"--preconditioner: {error}") from None
 
 
 # ---- the solve -----------------------------------------------------------------------------------
