@@ -1,5 +1,6 @@
 """Other sparse solvers for JAX, each as `solve(values, b)`, where they are installed."""
 
+import contextlib
 import importlib.util
 from collections.abc import Callable
 from typing import Any
@@ -77,7 +78,8 @@ def solvers(matrix: sp.csr_matrix, definite: bool) -> dict[str, Solve]:
             return solve
 
         for name in ("Pardiso", "KLU"):
-            found[f"splineax {name}"] = through(getattr(splineax, name)())
+            with contextlib.suppress(ImportError):  # each needs a library of its own
+                found[f"splineax {name}"] = through(getattr(splineax, name)())
     if _has("pardiso_mkl_jax"):
         import pardiso_mkl_jax as pm
 

@@ -1,5 +1,6 @@
 """What single host solvers promise: triangular ones, SciPy's iterative ones, settings, operators."""
 
+import contextlib
 import importlib.machinery
 import sys
 import types
@@ -191,7 +192,7 @@ def test_cholmod_by_either_library_S2_07(monkeypatch, module, dtype):
     close(ct_b, z)
     outer = -np.outer(z, x)
     close(ct_values, outer[operator.pattern.rows, operator.pattern.indices])
-    by = "_ByCvxopt" if module == "cvxopt" else "_ByScikitSparse"
+    by = "ByCvxopt" if module == "cvxopt" else "_ByScikitSparse"
     keys = lp.host.registry._entries.values()
     found = {type(entry.value.by).__name__ for entry in keys if hasattr(entry.value, "by")}
     assert found == {by}
@@ -219,3 +220,58 @@ def test_cholmod_calls_a_matrix_of_lost_rank_singular(seed):
     b = draw(np.random.default_rng(seed), 20, DTYPE)
     solution = lp.linear_solve(operator_of(half @ half.T, PSD), b, lp.CHOLMOD(), throw=False)
     assert solution.result == lp.RESULTS.singular
+
+
+# ---- Memory that is used again ---------------------------------------------------------------------
+
+
+def _small(matrix):
+    pattern = lp.SparsityPattern.from_dense(np.ones(matrix.shape))
+    return pattern, np.asarray(matrix, float).reshape(-1)
+
+
+@pytest.mark.parametrize("id", ["cholmod", "klu", "pardiso", "pardiso-definite"])
+def test_a_factor_is_made_in_a_spare_one_and_never_in_one_that_lives_S2_17(id):
+    """Nothing is shared by two factors that are in use, also after a matrix was refused."""
+    if not BY_ID[id].here():
+        pytest.skip("its library is not installed")
+    rng = np.random.default_rng(0)
+    matrices = [np.eye(5) * 9 + (m + m.T) for m in rng.normal(size=(4, 5, 5))]
+    promised = operator_of(matrices[0].astype(DTYPE), BY_ID[id].tags())
+    solver = BY_ID[id].solver().specialize(promised)
+    pattern, values = _small(matrices[0])
+    analysis = solver.analyze(pattern, values)
+    b = rng.normal(size=(2, 5))
+
+    def check(factor, matrix):
+        out = solver.solve(factor, b, transpose=False)
+        np.testing.assert_allclose(out, np.linalg.solve(matrix, b.T).T, rtol=1e-12)
+
+    make = lambda matrix: solver.factorize_with(analysis, pattern, _small(matrix)[1])
+    held = [make(m) for m in matrices[:2]]
+    for factor, matrix in zip(held, matrices):
+        check(factor, matrix)
+    del held[0], factor
+    refused = pytest.raises(Exception, match=r"(?i)singular|positive|^[0-9]+$")
+    with contextlib.nullcontext() if id == "pardiso" else refused:  # which is silent
+        make(np.zeros((5, 5)))
+    third = make(matrices[2])
+    check(held[0], matrices[1])
+    del held[0]
+    check(make(matrices[3]), matrices[3])
+    check(third, matrices[2])
+
+
+@pytest.mark.parametrize("reuse", [True, False])
+def test_klu_takes_old_pivots_only_if_they_fit(reuse):
+    if not BY_ID["klu"].here():
+        pytest.skip("needs nbklu")
+    solver = lp.KLU(reuse_pivots=reuse)
+    pattern, values = _small(np.array([[2.0, 1.0], [1.0, 2.0]]))
+    analysis = solver.analyze(pattern, values)
+    b = np.array([[1.0, 2.0]])
+    for matrix in ([[2, 1], [1, 2]], [[1e-14, 1], [1, 1e-14]], [[0, 1], [1, 0]], [[3, 1], [1, 2]]):
+        factor = solver.factorize_with(analysis, pattern, _small(np.array(matrix))[1])
+        x = np.linalg.solve(matrix, b[0])
+        np.testing.assert_allclose(solver.solve(factor, b, transpose=False)[0], x, rtol=1e-12)
+        del factor

@@ -18,8 +18,9 @@ WORDS = 4
 def handle_of(values: np.ndarray) -> np.ndarray:
     """A hash of the bytes of `values`, `(4,)` uint32: equal bytes give equal handles.
 
-    XXH3 where `xxhash` is installed (0.1 ms for 10⁶ numbers), else SHA-1, the fastest hash of the
-    standard library on most machines (4 ms; a sparse factorization of that size takes 600 ms).
+    XXH3 where `xxhash` is installed (the extras of libraries bring it; 0.1 ms for 10⁶ numbers), else
+    SHA-1, the fastest hash of the standard library on most machines (4 ms; a sparse factorization of
+    that size takes 600 ms).
     """
     data = np.ascontiguousarray(values).view(np.uint8).data
     if xxh3_128_digest is not None:

@@ -19,7 +19,7 @@ import numpy as np
 from ..results import RESULT_NAMES, SUCCESSFUL
 from ..sparse.pattern import SparsityPattern
 from .handles import WORDS, handle_of
-from .matrices import csr_of
+from .matrices import csc_of_transpose, csr_of
 from .packing import unpack
 from .registry import Failed, registry
 
@@ -171,7 +171,7 @@ def _make_factor(task: Task, values: np.ndarray) -> Any:
     if not library.separates_analysis():
         return library.factorize(pattern, values)
     make = lambda: _guarded(lambda: library.analyze(pattern, values))
-    size = lambda analysis: 16 * (pattern.nnz + pattern.shape[0])
+    size = functools.partial(library.analysis_nbytes, pattern)
     analysis = registry.get(("analysis", task, values.dtype.char), make, size, "analyses")
     if isinstance(analysis, Failed):
         return analysis
@@ -254,21 +254,20 @@ def _call_library(task: Task, factor: Any, b: np.ndarray, transpose: bool) -> _O
         raise TypeError(f"{library!r}.solve returned shape {x.shape}, not {size}")
     names = [out.result] * len(b) if isinstance(out.result, str) else out.result
     codes = np.array([_CODES[name] for name in names], np.int32)
-    steps = np.broadcast_to(np.asarray(out.steps, np.int32), (len(b),))
+    steps = np.full(len(b), out.steps, np.int32)
     with np.errstate(over="ignore", invalid="ignore"):  # infinity is a result like any other
         x = np.array(x, b.dtype)
     codes[~np.isfinite(x).all(axis=1) & (codes == SUCCESSFUL)] = _CODES["singular"]
-    return x, codes, np.array(steps)
+    return x, codes, steps
 
 
 def _residual_is_small(
     task: Task, values: np.ndarray, x: np.ndarray, b: np.ndarray, transpose: bool
 ) -> np.ndarray:
     """Whether ‖b − Ax‖ ≤ ε^½·‖b‖, for each right-hand side: a library that errs gets no further."""
-    matrix = csr_of(task.pattern, values)
+    matrix = (csc_of_transpose if transpose else csr_of)(task.pattern, values)
     with np.errstate(all="ignore"):
-        product = (matrix.T if transpose else matrix) @ x.T
-        residual = np.linalg.norm(b - product.T, axis=1)
+        residual = np.linalg.norm(b - (matrix @ x.T).T, axis=1)
         return residual <= np.finfo(b.dtype).eps ** 0.5 * np.linalg.norm(b, axis=1)
 
 

@@ -29,6 +29,7 @@ from .parts import packed_parts
 
 _ON_THE_HOST = frozenset(
     (
+        "analysis_nbytes",
         "analyze",
         "factorize",
         "factorize_with",
@@ -134,6 +135,10 @@ class AbstractHostSolver(AbstractLinearSolver[_HostState]):
     def factorize_with(self, analysis: Any, pattern: SparsityPattern, values: np.ndarray) -> Any:
         """As `factorize`, with what `analyze` returned (which must not be changed)."""
         return self.factorize(pattern, values)
+
+    def analysis_nbytes(self, pattern: SparsityPattern, analysis: Any) -> int:
+        """About how many bytes the analysis holds, for the registry's budget."""
+        return 16 * (pattern.nnz + pattern.shape[0])
 
     def runs_in_threads(self) -> bool:
         """Whether several threads may work with this solver at once, and gain by it."""

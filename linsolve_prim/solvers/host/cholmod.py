@@ -11,7 +11,7 @@ import scipy.sparse as sp
 
 from ...host.available import has_module, require
 from ...host.matrices import csr_of, in_double
-from ...host.tasks import Solved
+from ...host.tasks import Refused, Solved
 from ...operators import (
     AbstractLinearOperator,
     is_negative_semidefinite,
@@ -19,12 +19,13 @@ from ...operators import (
 )
 from ...sparse.pattern import SparsityPattern
 from .base import AbstractSymbolicSolver
-from .cvxopt import solve_in_place, spmatrix
+from .cvxopt_cholmod import ByCvxopt
 from .parts import Columns, lower_columns
 
 
 class CHOLMOD(AbstractSymbolicSolver):
-    """Supernodal sparse Cholesky by CHOLMOD (Chen, Davis, Hager & Rajamanickam 2008, ACM TOMS 35(3)).
+    """Sparse Cholesky by CHOLMOD (Chen, Davis, Hager & Rajamanickam 2008, ACM TOMS 35(3)), by supernodes
+    where that pays.
 
     For operators tagged positive or negative definite, real or Hermitian; others are refused, and a
     matrix that is not definite gives `RESULTS.singular`. float32 and complex64 are computed in double
@@ -55,7 +56,7 @@ class CHOLMOD(AbstractSymbolicSolver):
 
     def analyze(self, pattern: SparsityPattern, values: np.ndarray) -> _Analysis:
         lower = lower_columns(pattern)
-        by = _ByCvxopt() if scikit_sparse() is None else _ByScikitSparse()
+        by: Any = ByCvxopt() if scikit_sparse() is None else _ByScikitSparse()
         return _Analysis(lower, by, by.analyze(lower, values[lower.slots]))
 
     def factorize_with(
@@ -64,25 +65,38 @@ class CHOLMOD(AbstractSymbolicSolver):
         lower, by, symbolic = analysis
         data = in_double(values)[lower.slots]
         factor = by.factorize(symbolic, lower, -data if self.negative else data)
-        return _Factor(by, factor, csr_of(pattern, values))
+        pivots = by.pivots(factor)
+        if not np.all(pivots > 0):
+            raise Refused("singular", "a pivot is not positive: the matrix is not definite")
+        vanish = pivots.min() <= len(pivots) * np.finfo(float).eps * pivots.max()
+        return _Factor(by, factor, pattern.nnz, csr_of(pattern, values) if vanish else None)
 
-    def solve(self, factor: Any, b: np.ndarray, *, transpose: bool) -> Solved:
-        by, library, matrix = factor
+    def solve(self, factor: Any, b: np.ndarray, *, transpose: bool) -> np.ndarray | Solved:
+        by, library, _, matrix = factor
         flip = transpose and np.iscomplexobj(b)  # Aᵀ = conj(A)
         x = by.solve(library, in_double(b.conj() if flip else b))
         x = x.conj() if flip else x
         x = -x if self.negative else x
+        if matrix is None:
+            return x
         bad = _residual_is_large(matrix.T if transpose else matrix, x, b)
-        lost = bad.any() and _vanish(by.pivots(library))
-        return Solved(x, ["singular" if lost and one else "successful" for one in bad])
+        return Solved(x, ["singular" if one else "successful" for one in bad])
 
     def logdet(self, factor: Any) -> tuple[int, float]:
-        by, library, matrix = factor
-        odd = self.negative and matrix.shape[0] % 2
-        return -1 if odd else 1, float(np.sum(np.log(by.pivots(library))))
+        pivots = factor.by.pivots(factor.factor)
+        odd = self.negative and len(pivots) % 2
+        return -1 if odd else 1, float(np.sum(np.log(pivots)))
 
     def nbytes(self, factor: Any) -> int:
-        return 40 * 8 * factor.matrix.nnz  # it does not tell; large 2-D meshes fill in so much
+        return _size(factor.nnz)
+
+    def analysis_nbytes(self, pattern: SparsityPattern, analysis: Any) -> int:
+        kept = _size(pattern.nnz) if analysis.by.keeps_a_factor else 0
+        return super().analysis_nbytes(pattern, analysis) + kept
+
+
+def _size(nnz: int) -> int:
+    return 40 * 8 * nnz  # CHOLMOD does not tell; large 2-D meshes fill in so much
 
 
 class _Analysis(NamedTuple):
@@ -92,9 +106,12 @@ class _Analysis(NamedTuple):
 
 
 class _Factor(NamedTuple):
+    """`matrix`: only if a pivot is as small as the rounding of others, so that rank may be lost."""
+
     by: Any
     factor: Any
-    matrix: sp.csr_matrix
+    nnz: int
+    matrix: sp.csr_matrix | None
 
 
 def scikit_sparse() -> types.ModuleType | None:
@@ -115,13 +132,9 @@ def _residual_is_large(matrix: Any, x: np.ndarray, b: np.ndarray) -> np.ndarray:
         return ~(residual <= np.finfo(b.dtype).eps ** (1 / 3) * np.linalg.norm(b, axis=1))
 
 
-def _vanish(pivots: np.ndarray) -> bool:
-    """Whether a pivot (of LDLᵀ) is as small as the rounding of others. They must be real."""
-    pivots = np.abs(pivots)
-    return bool(pivots.min() <= len(pivots) * np.finfo(float).eps * pivots.max())
-
-
 class _ByScikitSparse:
+    keeps_a_factor = False
+
     def analyze(self, lower: Columns, data: np.ndarray) -> Any:
         # "supernodal" is LLᵀ, which refuses what is not definite; the default may be LDLᵀ
         matrix = lower.matrix(in_double(data))
@@ -134,24 +147,4 @@ class _ByScikitSparse:
         return np.ascontiguousarray(factor.solve_A(b.T).T)
 
     def pivots(self, factor: Any) -> np.ndarray:
-        return factor.D()
-
-
-class _ByCvxopt:
-    def analyze(self, lower: Columns, data: np.ndarray) -> Any:
-        ones = np.ones(len(lower.slots))
-        return require("CHOLMOD", "cvxopt.amd").order(spmatrix(lower, ones))
-
-    def factorize(self, symbolic: Any, lower: Columns, data: np.ndarray) -> Any:
-        cholmod = require("CHOLMOD", "cvxopt.cholmod")
-        matrix = spmatrix(lower, data)
-        factor = cholmod.symbolic(matrix, symbolic, "L")
-        cholmod.numeric(matrix, factor)
-        return factor
-
-    def solve(self, factor: Any, b: np.ndarray) -> np.ndarray:
-        cholmod = require("CHOLMOD", "cvxopt.cholmod")
-        return solve_in_place(b, lambda rhs: cholmod.solve(factor, rhs))
-
-    def pivots(self, factor: Any) -> np.ndarray:
-        return np.abs(np.array(require("CHOLMOD", "cvxopt.cholmod").diag(factor))) ** 2
+        return np.asarray(factor.D()).real

@@ -11,18 +11,24 @@ from ...host.available import require
 from .parts import Columns
 
 
-def _typecode(array: np.ndarray) -> str:
-    return "z" if np.iscomplexobj(array) else "d"
+class Template:
+    """Sparse matrices on given columns: cvxopt sorts triplets once, and then copies what it has."""
 
+    def __init__(self, columns: Columns, is_complex: bool):
+        self.code = "z" if is_complex else "d"
+        self.size = columns.size
+        cvxopt = require("CHOLMOD", "cvxopt")
+        index = lambda x: cvxopt.matrix(np.array(x, np.int64))
+        shape = (columns.size, columns.size)
+        rows, cols = index(columns.rows), index(columns.columns)
+        self.matrix = cvxopt.spmatrix(1.0, rows, cols, shape, self.code)
 
-def spmatrix(columns: Columns, data: np.ndarray) -> Any:
-    """A sparse matrix from data in double precision, in the order of the columns."""
-    cvxopt = require("CHOLMOD", "cvxopt")
-    index = lambda x: cvxopt.matrix(np.array(x, np.int64))
-    size, code = (columns.size, columns.size), _typecode(data)
-    return cvxopt.spmatrix(
-        cvxopt.matrix(np.array(data)), index(columns.rows), index(columns.columns), size, code
-    )
+    def filled(self, data: np.ndarray) -> Any:
+        """With data in double precision, in the order of the columns."""
+        out = +self.matrix  # a copy
+        if len(data):
+            out.V = require("CHOLMOD", "cvxopt").matrix(np.array(data))
+        return out
 
 
 def solve_in_place(b: np.ndarray, solve: Callable[[Any], Any]) -> np.ndarray:

@@ -13,36 +13,58 @@ from ...host.matrices import csr_of, in_double
 from ...host.tasks import Refused
 from ...operators import AbstractLinearOperator, is_positive_semidefinite
 from ...sparse.pattern import SparsityPattern
-from .base import AbstractHostSolver
+from .base import AbstractSymbolicSolver
+from .spare import Lent, Spare
 from .superlu import GENERAL, SuperLU
 
 _SCALED_AND_MATCHED = {10: 1, 12: 1, 7: 2}  # scaling, weighted matching, 2 steps of refinement
 _TRANSPOSED = {11: 2}
+_PERTURBED_PIVOTS = 13
+
+
+class _Handles:
+    """PARDISO's handle for A and, made when asked for, one for Aᵀ. They may be filled again."""
+
+    def __init__(self, kind: int, settings: dict[int, int], both: bool):
+        self.kind, self.settings, self.both = kind, settings, both
+        self.made: dict[bool, Any] = {}
+
+    def fill(self, transpose: bool, matrix: sp.csr_matrix) -> None:
+        if transpose not in self.made:
+            iparms = {**self.settings, **(_TRANSPOSED if transpose else {})}
+            solver = require("PARDISO", "pymklpardiso").PardisoSolver
+            self.made[transpose] = solver(matrix, self.kind, iparms=iparms)
+            return
+        handle = self.made.pop(transpose)  # it does not come back if this fails
+        handle.refactor(matrix.data)
+        if handle.get_iparm_value(_PERTURBED_PIVOTS) > 0:  # it needs a matching of its own
+            handle.factor(matrix.data)
+        self.made[transpose] = handle
 
 
 class _Factor:
-    """One handle for A and, made when asked for, one for Aᵀ."""
+    """A matrix, and the handles that were filled with it."""
 
-    def __init__(self, matrix: sp.csr_matrix, kind: int, settings: dict[int, int], both: bool):
-        self.matrix, self.kind, self.settings, self.both = matrix, kind, settings, both
+    def __init__(self, matrix: sp.csr_matrix, lent: Lent):
+        self.matrix, self.lent = matrix, lent
+        self.filled: set[bool] = set()
         self.lock = threading.Lock()
-        self.handles: dict[bool, Any] = {False: self._make(False)}
-
-    def _make(self, transpose: bool) -> Any:
-        extra = _TRANSPOSED if transpose else {}
-        iparms = {**self.settings, **extra}
-        solver = require("PARDISO", "pymklpardiso").PardisoSolver
-        return solver(self.matrix, self.kind, iparms=iparms)
 
     def handle(self, transpose: bool) -> Any:
-        transpose = transpose and not self.both
+        handles = self.lent.item
+        transpose = transpose and not handles.both
         with self.lock:
-            if transpose not in self.handles:
-                self.handles[transpose] = self._make(transpose)
-            return self.handles[transpose]
+            if transpose not in self.filled:
+                handles.fill(transpose, self.matrix)
+                self.filled.add(transpose)
+            return handles.made[transpose]
 
 
-class PARDISO(AbstractHostSolver):
+def _size(nnz: int) -> int:
+    return 40 * 8 * nnz
+
+
+class PARDISO(AbstractSymbolicSolver):
     """Supernodal sparse LU or Cholesky by MKL PARDISO (Schenk & Gärtner 2004, FGCS 20(3)).
 
     Cholesky for operators tagged positive definite, else LU with scaling and weighted matching.
@@ -63,25 +85,40 @@ class PARDISO(AbstractHostSolver):
         definite = self.definite
         return PARDISO(is_positive_semidefinite(operator) if definite is None else definite)
 
-    def factorize(self, pattern: SparsityPattern, values: np.ndarray) -> Any:
+    def analyze(self, pattern: SparsityPattern, values: np.ndarray) -> Spare:
+        return Spare()  # of handles, which hold both the analysis and the factors
+
+    def factorize_with(
+        self, analysis: Spare, pattern: SparsityPattern, values: np.ndarray
+    ) -> _Factor:
         mkl = require("PARDISO", "pymklpardiso")
         is_complex = np.iscomplexobj(values)
         matrix = csr_of(pattern, in_double(values))
-        if self.definite and not is_complex:
+        definite = bool(self.definite) and not is_complex
+        if definite:
             # its ordering of a symmetric matrix loops for ever if diagonal entries are missing
             if np.any(matrix.diagonal() <= 0):
                 raise Refused("singular", "a diagonal entry of a definite matrix is not positive")
-            upper = sp.csr_matrix(sp.triu(matrix))
-            return _Factor(upper, mkl.MTYPE_REAL_SYM_POSDEF, {}, both=True)
-        kind = mkl.MTYPE_COMPLEX_NONSYM if is_complex else mkl.MTYPE_REAL_NONSYM
-        return _Factor(matrix, kind, _SCALED_AND_MATCHED, both=False)
+            matrix = sp.csr_matrix(sp.triu(matrix))
+        handles = analysis.take()
+        if handles is None and definite:
+            handles = _Handles(mkl.MTYPE_REAL_SYM_POSDEF, {}, both=True)
+        elif handles is None:
+            kind = mkl.MTYPE_COMPLEX_NONSYM if is_complex else mkl.MTYPE_REAL_NONSYM
+            handles = _Handles(kind, _SCALED_AND_MATCHED, both=False)
+        factor = _Factor(matrix, analysis.lend(handles))
+        factor.handle(False)
+        return factor
 
     def solve(self, factor: Any, b: np.ndarray, *, transpose: bool) -> np.ndarray:
         rhs = np.array(in_double(b.T), order="F")
         return np.asarray(factor.handle(transpose).solve(rhs)).reshape(b.shape[::-1]).T
 
     def nbytes(self, factor: Any) -> int:
-        return 40 * 8 * factor.matrix.nnz
+        return _size(factor.matrix.nnz)
+
+    def analysis_nbytes(self, pattern: SparsityPattern, analysis: Any) -> int:
+        return super().analysis_nbytes(pattern, analysis) + _size(pattern.nnz)
 
     def fallback(self) -> SuperLU:
         return GENERAL

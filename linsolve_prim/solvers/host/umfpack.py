@@ -10,8 +10,13 @@ from ...host.available import require
 from ...host.matrices import in_double
 from ...sparse.pattern import SparsityPattern
 from .base import AbstractSymbolicSolver
-from .cvxopt import solve_in_place, spmatrix
+from .cvxopt import Template, solve_in_place
 from .parts import all_columns
+
+
+class _Analysis(NamedTuple):
+    template: Template
+    symbolic: Any
 
 
 class _Factor(NamedTuple):
@@ -33,18 +38,18 @@ class UMFPACK(AbstractSymbolicSolver):
         require("UMFPACK", "cvxopt")
         require("UMFPACK", "cvxopt.umfpack")
 
-    def _matrix(self, pattern: SparsityPattern, values: np.ndarray) -> Any:
+    def analyze(self, pattern: SparsityPattern, values: np.ndarray) -> _Analysis:
         columns = all_columns(pattern)
-        return spmatrix(columns, in_double(values)[columns.slots])
-
-    def analyze(self, pattern: SparsityPattern, values: np.ndarray) -> Any:
-        return require("UMFPACK", "cvxopt.umfpack").symbolic(self._matrix(pattern, values))
+        template = Template(columns, np.iscomplexobj(values))
+        matrix = template.filled(in_double(values)[columns.slots])
+        return _Analysis(template, require("UMFPACK", "cvxopt.umfpack").symbolic(matrix))
 
     def factorize_with(
         self, analysis: Any, pattern: SparsityPattern, values: np.ndarray
     ) -> _Factor:
-        matrix = self._matrix(pattern, values)
-        numeric = require("UMFPACK", "cvxopt.umfpack").numeric(matrix, analysis)
+        template, symbolic = analysis
+        matrix = template.filled(in_double(values)[all_columns(pattern).slots])
+        numeric = require("UMFPACK", "cvxopt.umfpack").numeric(matrix, symbolic)
         return _Factor(matrix, numeric, pattern.nnz)
 
     def solve(self, factor: Any, b: np.ndarray, *, transpose: bool) -> np.ndarray:
