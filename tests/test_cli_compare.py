@@ -16,6 +16,7 @@ from cli_tools import MATRICES, laplacian, unsymmetric
 
 import linsolve_prim as lp
 from linsolve_prim.cli import BAD_INPUT, SUCCESS, compare_memory, main
+from linsolve_prim.cli.compare_command import compare
 from linsolve_prim.cli.compare_contestants import Facts, contestants
 from linsolve_prim.cli.compare_picture import draw
 from linsolve_prim.cli.compare_process import Worker
@@ -65,6 +66,8 @@ def test_who_fits():
     wide = names(shape=(50, 80), tags=())
     assert {"QR", "SVD", "LSMR", "Normal"} <= set(wide)
     assert not {"LU", "GMRES", "SuperLU"} & set(wide)
+    middling = names(shape=(2000, 2000))
+    assert middling.index("CG + ic") < middling.index("Cholesky") < middling.index("SVD")
     large = names(shape=(5000, 5000))
     assert "Cholesky" not in large
     assert "SuperLU" in large
@@ -126,6 +129,18 @@ def test_a_contestant_that_hangs_is_killed_and_the_next_one_runs(folder):
     for key in ("setup", "compile", "first", "later", "gradient_compile", "gradient_later"):
         assert getattr(best, key) > 0
     assert best.memory < 2000
+
+
+def test_who_is_cut_off_by_the_time_of_all_has_not_failed(folder, monkeypatch):
+    """No process here: only the bookkeeping of `compare`."""
+    monkeypatch.setattr(Worker, "run", lambda self, row, limit: row.end(STOPPED, "more than that"))
+    rows = some_rows()[2:]
+    for row in rows:
+        row.outcome = "not run"
+    compare(rows, {}, budget=5.0, limit=10.0)
+    assert [row.outcome for row in rows] == ["not run", "not run"]
+    compare(rows, {}, budget=50.0, limit=10.0)
+    assert [row.outcome for row in rows] == [STOPPED, STOPPED]
 
 
 def test_a_singular_system(folder, capsys):

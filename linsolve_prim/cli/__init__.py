@@ -143,7 +143,12 @@ def _add_compare(commands: argparse._SubParsersAction) -> None:
     add("--by", choices=["later", "gradient", "first", "memory"], default="later",
         help="what the ranking is by (default later: one more solve)")  # fmt: skip
     add("--seconds", type=_tolerance, default=120.0, help="for all of them (default 120)")
-    add("--limit", type=_tolerance, default=15.0, help="for each of them (default 15)")
+    add(
+        "--limit",
+        type=_tolerance,
+        default=15.0,
+        help="for each of them, and for its gradient (default 15)",
+    )
     add("--no-gradient", action="store_true", help="leave gradients out")
     add("--out", action="append", metavar="FILE",
         help="save to .csv, .md, .png or .svg (repeatable; default compare.csv, compare.png)")  # fmt: skip

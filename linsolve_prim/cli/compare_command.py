@@ -19,7 +19,7 @@ from . import FAILURE, SUCCESS, TAGS
 from .compare_contestants import contestants, facts_of
 from .compare_process import Worker, WorkerFailed
 from .compare_progress import progress
-from .compare_rows import Row, ranking
+from .compare_rows import NOT_RUN, STOPPED, Row, ranking
 from .compare_table import report, write_csv, write_markdown
 from .reading import BadInput, Matrix, System, check_out, read_system
 from .report import by, filling, row
@@ -79,11 +79,21 @@ def compare(rows: Sequence[Row], setting: dict[str, Any], budget: float, limit: 
                 shown.begin(one)
                 if left > _LEAST_SECONDS:
                     worker.run(one, min(limit, left))
+                if left < limit:
+                    _excuse(one)
                 shown.end(one)
     except KeyboardInterrupt:
         print("interrupted: what follows is what was measured until then")
     finally:
         worker.close()
+
+
+def _excuse(row: Row) -> None:
+    """What all of them had no time for is no failure of this one."""
+    if row.outcome == STOPPED:
+        row.outcome, row.reason = NOT_RUN, "the time for all of them was up"
+    if row.gradient_outcome == STOPPED:
+        row.gradient_outcome, row.gradient_reason = NOT_RUN, ""
 
 
 def machine() -> str:

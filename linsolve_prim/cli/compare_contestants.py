@@ -17,6 +17,8 @@ from .reading import BadInput, Matrix, dense
 
 #: Below this share of nonzeros a matrix that was stored dense is tried as a sparse one, too.
 _SPARSE = 0.25
+#: Up to so many unknowns a dense factorization takes less time than the compilation of a Krylov method.
+_SMALL = 500
 #: Solvers for dense matrices; all others take sparse ones as well.
 _DENSE = ("LU", "Cholesky", "QR", "SVD", "IterativeRefinement")
 #: Iterative methods in the order in which they are tried: those that users take first.
@@ -117,7 +119,10 @@ def _all(facts: Facts, arguments: argparse.Namespace) -> Iterator[tuple[tuple[in
         if info.name == "SciPyIterative":
             yield from _scipy(facts, settings, form)
         elif info.kind == "direct":
-            yield (0, _late(info.name, facts)), Row(info.name, "", f"lp.{info.name}()", form)
+            yield (
+                _place_of_direct(info.name, form, facts),
+                Row(info.name, "", f"lp.{info.name}()", form),
+            )
         elif info.name not in _METHODS:  # of the host, or around another solver
             inner = "lp.LU(), " if info.name == "IterativeRefinement" else ""
             code = f"lp.{info.name}({inner}{settings})"
@@ -145,6 +150,13 @@ def _fits(info: Any, facts: Facts) -> bool:
         "tridiagonal": "tridiagonal" in facts.tags,
         "diagonal": "diagonal" in facts.tags,
     }.get(info.assumes, False)
+
+
+def _place_of_direct(name: str, form: str, facts: Facts) -> tuple[int, int]:
+    """Dense factorizations of large matrices wait: they may take all the time there is."""
+    if form == "sparse" or max(facts.shape) <= _SMALL:
+        return (0, _late(name, facts))
+    return (4, 0) if _late(name, facts) else (1 if not facts.sparse else 2, 4)
 
 
 def _late(name: str, facts: Facts) -> int:

@@ -37,7 +37,10 @@ class Worker:
         self._log = tempfile.TemporaryFile("w+", errors="replace")
 
     def run(self, row: Row, limit: float) -> None:
-        """Fill a row, in at most `limit` seconds (beside the start of a process, if it needs one)."""
+        """Fill a row, in at most `limit` seconds, and as many for the gradient.
+
+        (Beside the start of a process, if it needs one.)
+        """
         if self._process is None:
             self._start()
         job = {"code": row.code, "form": row.form}
@@ -55,7 +58,9 @@ class Worker:
             if message is None:
                 return self._crashed(row, phase)
             phase = message.get("phase", phase)
-            row.learn(message.get("facts", {}))
+            if "facts" in message:
+                row.learn(message["facts"])
+                end = time.monotonic() + limit
             if "done" in message:
                 return None
 
