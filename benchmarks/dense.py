@@ -10,6 +10,7 @@ import numpy as np
 
 import linsolve_prim as lp
 
+from .report import Table
 from .timing import markdown, time_together
 
 with warnings.catch_warnings():
@@ -56,7 +57,7 @@ def _row(name: str, results: dict[str, tuple[float, float]]) -> list[str]:
     return [name, f"{base:.1f}", *cells[1:], f"{100 * spread:.0f} %"]
 
 
-def jitted(seconds: float) -> str:
+def jitted(seconds: float) -> Table:
     """Compiled solves and gradients, single and batched."""
     cases = [("10×10", 10, ()), ("100×100", 100, ()), ("1000×1000", 1000, ())]
     cases.append(("vmap, 1000 of 10×10", 10, (1000,)))
@@ -76,7 +77,7 @@ def jitted(seconds: float) -> str:
     return markdown("Compiled", header, rows)
 
 
-def eager(seconds: float) -> str:
+def eager(seconds: float) -> Table:
     """What a call that is not jitted costs beyond a jitted `jnp.linalg.solve`."""
     rows = []
     for n in (10, 100):
@@ -112,7 +113,7 @@ def eager(seconds: float) -> str:
     return markdown("Eager", header, rows)
 
 
-def compilation(repeats: int) -> str:
+def compilation(repeats: int) -> Table:
     """Milliseconds to trace and to compile the gradient of one solve, median and least."""
     a, b = system(100)
     rows = []
@@ -131,21 +132,3 @@ def compilation(repeats: int) -> str:
         show = lambda times: f"{np.median(times):.0f} ({min(times):.0f})"
         rows.append([key, show(traced), show(compiled)])
     return markdown("Compiling one gradient", ["", "trace, lower, ms", "compile, ms"], rows)
-
-
-def honesty() -> str:
-    """Failures that happened, and failures that were told: 4×4 systems without a solution."""
-    rng = np.random.default_rng(1)
-    cases = []
-    for rank in (1, 2, 3):
-        for _ in range(20):
-            a = rng.normal(size=(4, rank)) @ rng.normal(size=(rank, 4))
-            cases.append((jnp.asarray(a), jnp.asarray(rng.normal(size=4))))
-    rows = []
-    for key, m in (("ours", lp), ("Lineax", lx)):
-        told = 0
-        for a, b in cases:
-            solution = m.linear_solve(m.MatrixLinearOperator(a), b, m.LU(), throw=False)
-            told += int(bool(solution.result != m.RESULTS.successful))
-        rows.append([key, str(len(cases)), str(told)])
-    return markdown("Honesty: singular systems by LU", ["", "failed", "told"], rows)

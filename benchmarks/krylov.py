@@ -13,6 +13,7 @@ import scipy.sparse.linalg as spla
 
 import linsolve_prim as lp
 
+from .report import Table
 from .sparse import poisson
 from .timing import agree, markdown, spread, time_together, wrong
 
@@ -86,7 +87,7 @@ def _stream(b: jax.Array, nonzeros: int) -> tuple[Callable[[], Any], int]:
     return lambda: fn(*vectors[:3], values), count
 
 
-def iterations(seconds: float, quick: bool) -> str:
+def iterations(seconds: float, quick: bool) -> Table:
     """The time of one CG iteration, by the shape of the grid; relative to JAX's own."""
     grids = [(256, 2), (64, 3)] if quick else [(256, 2), (1024, 2), (64, 3)]
     rows = []
@@ -111,7 +112,7 @@ def iterations(seconds: float, quick: bool) -> str:
             flat = {k: lambda f=f: np.ravel(f()) for k, f in solves.items()}
             out = wrong(flat, ROUNDING[dtype])
             right = {name: call for name, call in calls.items() if name not in out}
-            results = time_together(right, seconds)
+            results = time_together(right, seconds, rounds=7 if quick else 15)
             times = {k: results[k][0] / STEPS if k in right else np.nan for k in calls}
             base = times.pop("jax.scipy")
             title = f"{dims}-D {m}, {np.dtype(dtype).name}"
@@ -123,7 +124,7 @@ def iterations(seconds: float, quick: bool) -> str:
     return markdown("Krylov iterations", header, rows)
 
 
-def compilation(repeats: int = 5) -> str:
+def compilation(repeats: int = 5) -> Table:
     """Tracing and compiling the gradient of a jitted CG solve."""
     b = jnp.ones((64, 64))
     solver = lp.CG(rtol=1e-8)
@@ -158,10 +159,11 @@ def compilation(repeats: int = 5) -> str:
     return markdown("Compiling a Krylov solve", header, rows)
 
 
-def many(seconds: float) -> str:
+def many(seconds: float, quick: bool) -> Table:
     """64 right-hand sides by `vmap`, against one by one."""
     rows = []
-    for title, dtype in (("2-D 64², float32", np.float32), ("2-D 64², float64", np.float64)):
+    dtypes = {"2-D 64², float64": np.float64, "2-D 64², float32": np.float32}
+    for title, dtype in list(dtypes.items())[: 1 if quick else None]:
         matrix = poisson(64, 2).astype(dtype)
         op = lp.SparseLinearOperator.from_scipy(matrix, lp.positive_semidefinite_tag)
         bs = jnp.asarray(np.random.default_rng(0).normal(size=(64, 64 * 64)).astype(dtype))

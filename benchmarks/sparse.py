@@ -16,6 +16,7 @@ import scipy.sparse.linalg as spla
 import linsolve_prim as lp
 
 from . import peers
+from .report import Table
 from .timing import markdown, spread
 
 
@@ -235,7 +236,7 @@ def _contestants(matrix: Any, b: Any, definite: bool, what: str) -> dict[str, Ru
     return runs
 
 
-def direct(seconds: float, quick: bool = True) -> str:
+def direct(seconds: float, quick: bool = True) -> Table:
     """All tasks on all problems, relative to SciPy's `splu` and one solve of the same process.
 
     Forward, value and gradient over (values, b), 32 right-hand sides, a `vmap` over 16 sets of

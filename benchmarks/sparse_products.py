@@ -8,6 +8,7 @@ import scipy.sparse as sp
 import linsolve_prim as lp
 from linsolve_prim.sparse import layouts
 
+from .report import Table
 from .timing import markdown, time_together
 
 IN_A_LOOP = 10
@@ -45,7 +46,7 @@ def _repeated(operator, x):
     return jax.lax.fori_loop(0, IN_A_LOOP, step, x)
 
 
-def products(seconds: float) -> str:
+def products(seconds: float) -> Table:
     """One product in a compiled program, and one of those in a loop; relative to SciPy's."""
     rows = []
     for name, make in CASES.items():

@@ -8,6 +8,7 @@ import scipy.sparse.linalg as spla
 
 import linsolve_prim as lp
 
+from .report import Table
 from .sparse import poisson
 from .timing import markdown, time_together
 
@@ -38,7 +39,7 @@ CASES = {
 }
 
 
-def substitution(seconds: float) -> str:
+def substitution(seconds: float) -> Table:
     """One compiled solve, and one of 16 right-hand sides; values are new in every call."""
     rows = []
     for name, make in CASES.items():
