@@ -24,7 +24,7 @@ LAYERS = [
     ["primitive"],
     ["adjoint", "auto", "api", "functions", "simple", "least_squares", "explain"]
     + ["internal", "factorization"],
-    ["nonlinear", "learn", "determinants"],
+    ["nonlinear", "learn", "determinants", "distributions"],
     ["tracing"],
     ["diagnostics", "interop"],
     ["testing", "catalogue", "cli"],

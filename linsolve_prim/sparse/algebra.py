@@ -108,6 +108,11 @@ def _sparse(operator: Any, name: str) -> SparseLinearOperator:
     return found
 
 
+def as_operators(operators: Any, name: str = "") -> list[SparseLinearOperator]:
+    """Each as a sparse operator. **Raises** `WrongTypeError` if one is not."""
+    return [_sparse(a, name or f"operators[{i}]") for i, a in enumerate(operators)]
+
+
 def _triangle(operator: Any, k: int, lower: bool) -> SparseLinearOperator:
     operator = _sparse(operator, "operator")
     plan = plans.triangle(operator.pattern, int(k), lower)
