@@ -31,7 +31,7 @@ TABLES = {
     "krylov-compilation": ("krylov", "compilation", lambda s, q: (3 if q else 7,)),
     "krylov-many": ("krylov", "many", lambda s, q: (s, q)),
     "products": ("sparse_products", "products", lambda s, q: (s,)),
-    "substitution": ("sparse_triangular", "substitution", lambda s, q: (s,)),
+    "substitution": ("sparse_triangular", "substitution", lambda s, q: (s, q)),
     "direct": ("sparse", "direct", lambda s, q: (s, q)),
     "materialise": ("materialise", "materialise", lambda s, q: (q,)),
     "functions": ("materialise", "solves", lambda s, q: (s, q)),

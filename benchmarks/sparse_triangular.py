@@ -39,10 +39,10 @@ CASES = {
 }
 
 
-def substitution(seconds: float) -> Table:
+def substitution(seconds: float, quick: bool) -> Table:
     """One compiled solve, and one of 16 right-hand sides; values are new in every call."""
     rows = []
-    for name, make in CASES.items():
+    for name, make in list(CASES.items())[slice(1, 4) if quick else slice(None)]:
         matrix = make()
         matrix.sort_indices()
         operator = lp.SparseLinearOperator.from_scipy(matrix)

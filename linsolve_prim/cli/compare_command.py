@@ -58,7 +58,7 @@ def run(arguments: argparse.Namespace) -> int:
     except WorkerFailed as error:
         raise BadInput(f"A: {error}") from None
     report(rows, arguments.by)
-    _report_winner(rows, arguments.by, facts.tags, system.matrix, dtype)
+    _report_winner(rows, arguments.by, facts.tags, system, dtype)
     head = f"{title}\n{dtype}, ‖b − Ax‖ ≤ {arguments.rtol:g}·‖b‖; {machine()}"
     for path in arguments.out:
         _save(path, rows, arguments.by, head)
@@ -118,7 +118,7 @@ def _report_plan(
 
 
 def _report_winner(
-    rows: Sequence[Row], order: str, tags: frozenset[str], stored: Matrix, dtype: np.dtype
+    rows: Sequence[Row], order: str, tags: frozenset[str], system: System, dtype: np.dtype
 ) -> None:
     """The best one, and the lines that solve by it. (`matrix` is what the file holds.)"""
     ranked = ranking(rows, order)
@@ -130,11 +130,13 @@ def _report_winner(
     names = [f"lp.{TAGS[tag]}" for tag in sorted(tags)]
     promise = "" if not names else f", {names[0]}" if len(names) == 1 else f", ({', '.join(names)})"
     make = "SparseLinearOperator.from_scipy" if best.form == "sparse" else "MatrixLinearOperator"
-    print("\n    import jax, linsolve_prim as lp")
+    print("\n    import jax, scipy.sparse, linsolve_prim as lp")
     if dtype in (np.float64, np.complex128):
         print('    jax.config.update("jax_enable_x64", True)')
-    print(f"    A = lp.{make}({_as_form(stored, best.form)}{promise})")
-    print(f"    x = lp.solve(A, b, {best.code})\n")
+    print(f"    A = lp.{make}({_as_form(system.matrix, best.form)}{promise})")
+    solve = f"lp.solve(A, b, {best.code})"
+    columns = system.rhs.ndim == 2
+    print(f"    x = {f'jax.vmap(lambda b: {solve}, 1, 1)(b)' if columns else solve}\n")
 
 
 def _as_form(stored: Matrix, form: str) -> str:
