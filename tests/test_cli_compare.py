@@ -205,7 +205,7 @@ def test_a_real_matrix(folder, capsys):
     start = time.monotonic()
     argv = ["compare", str(MATRICES / "1138_bus.npz"), "--seconds", "60", "--limit", "30"]
     assert main(argv) == SUCCESS
-    assert time.monotonic() - start < 120
+    assert time.monotonic() - start < 300  # processes that start are not counted
     assert "not run" in capsys.readouterr().out
     assert os.path.getsize("compare.png") > 10_000
 
