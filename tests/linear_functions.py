@@ -4,7 +4,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jax.experimental import sparse
 from jax.flatten_util import ravel_pytree
+
+from linsolve_prim import SparseLinearOperator
 
 X64 = jax.config.jax_enable_x64
 REAL = np.dtype("float64" if X64 else "float32")
@@ -103,6 +106,23 @@ def _windows(x):
     )
 
 
+@jax.custom_batching.custom_vmap
+def quadrupled(x):
+    return 4 * x
+
+
+@quadrupled.def_vmap
+def _(axis_size, in_batched, x):
+    return 4 * x, in_batched[0]
+
+
+BIDIAGONAL = np.eye(N, dtype=REAL) + np.diag(np.arange(1, N), 1).astype(REAL)
+BCOO = sparse.BCOO.fromdense(BIDIAGONAL, nse=2 * N)  # padded with indices out of bounds
+BCSR = sparse.BCSR.fromdense(BIDIAGONAL)
+OWN = SparseLinearOperator.from_dense(BIDIAGONAL)
+SPREAD = np.argwhere(BIDIAGONAL)[:N]
+
+
 #: name: (function, structure of x). The pattern of each is what no smaller one would be.
 TIGHT = {
     "laplace_zero": (five_points("constant"), GRID),
@@ -166,6 +186,14 @@ TIGHT = {
     "imaginary": (lambda x: (x.astype(COMPLEX) * (1 + 2j)).imag * MASK[0].astype(REAL), LINE),
     "zero": (lambda x: 0 * x, LINE),
     "unused": (lambda x: jnp.zeros(3, REAL), LINE),
+    "sparse_operator": (lambda x: OWN.mv(x) + OWN.T.mv(2 * x), LINE),
+    "sparse_operator_vmap": (lambda u: jax.vmap(OWN.mv, 1, 1)(u), GRID),
+    "sparse_operator_values": (lambda x: lax.optimization_barrier(
+        SparseLinearOperator.from_coo(SPREAD[:, 0], SPREAD[:, 1], x, (N, N)).mv(W)), LINE),
+    "bcoo": (lambda u: BCOO @ u + u @ BCOO, GRID),
+    "bcoo_values": (lambda x: sparse.BCOO((x, jnp.asarray(SPREAD)), shape=(N, N)) @ W, LINE),
+    "bcsr": (lambda u: BCSR @ u, GRID),
+    "custom_vmap": (lambda x: quadrupled(x)[::-1], LINE),
     "scalar": (lambda x: 3 * x, jax.ShapeDtypeStruct((), REAL)),
     "twice": (lambda x: x * 2, LINE),
     "tall": (lambda x: jnp.concatenate([x, x]), LINE),

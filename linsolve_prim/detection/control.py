@@ -9,14 +9,14 @@ from typing import Any
 import numpy as np
 from jax.extend import core as jex
 
+from ..operators.dependence import called
 from .constants import UNKNOWN, Constant, part
 from .interpret import RULES, Context, Value, Values, interpret
 from .rows import Rows, stack
 
 
 def _call(eqn: Any, values: Values, context: Context) -> Values:
-    name = "call_jaxpr" if "call_jaxpr" in eqn.params else "jaxpr"
-    return interpret(eqn.params[name], values, context)
+    return interpret(called(eqn), values, context)
 
 
 def _cond(eqn: Any, values: Values, context: Context) -> Values:
@@ -157,7 +157,7 @@ RULES |= {"cond": _cond, "scan": _scan, "while": _while}
 RULES |= dict.fromkeys(
     (
         "jit", "pjit", "closed_call", "core_call", "checkpoint", "remat", "remat2",
-        "custom_jvp_call", "custom_vjp_call", "custom_vjp_call_jaxpr",
+        "custom_jvp_call", "custom_vmap_call", "custom_vjp_call", "custom_vjp_call_jaxpr",
     ),
     _call,
 )  # fmt: skip

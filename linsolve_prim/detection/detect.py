@@ -23,7 +23,7 @@ from .._types import is_inexact
 from ..operators.closure import ClosedFunction
 from ..operators.program import Program
 from ..sparse.pattern import SparsityPattern
-from . import control  # noqa: F401  (its rules)
+from . import control, products  # noqa: F401  (their rules)
 from .constants import UNKNOWN, Constant
 from .interpret import Context, interpret
 from .rows import GaveUp, Limits, Meter, Rows, stack

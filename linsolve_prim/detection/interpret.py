@@ -80,7 +80,7 @@ def apply(eqn: Any, values: Values, context: Context) -> Values:
     if all(isinstance(value, Constant) for value in values):
         return outputs_of(eqn, values)
     context.meter.step()
-    rule = RULES.get(eqn.primitive.name, _everything)
+    rule = RULES.get(eqn.primitive.name, everything)
     try:
         return rule(eqn, values, context)
     except GaveUp as error:
@@ -99,7 +99,7 @@ def _numbers(shape: Any, first: int = 0) -> np.ndarray:
 # ---- Rules ---------------------------------------------------------------------------------------
 
 
-def _everything(eqn: Any, values: Values, context: Context) -> Values:
+def everything(eqn: Any, values: Values, context: Context) -> Values:
     """Each element of each result on whatever any operand depends on."""
     together = stack([value for value in values if isinstance(value, Rows)])
     groups = np.zeros(together.size, np.int32)
@@ -182,7 +182,7 @@ def _moved(
         else:
             indices.append(np.broadcast_to(np.int32(-1), shape))
     if not parts:  # only what says where things go varies
-        return _everything(eqn, values, context)
+        return everything(eqn, values, context)
     together = stack(parts)
     return [together.take(np.asarray(index)) for index in move(indices)]
 
@@ -225,7 +225,7 @@ def _starts(values: Values) -> list[int] | None:
 def _dynamic_slice(eqn: Any, values: Values, context: Context) -> Values:
     starts = _starts(values[1:])
     if starts is None:
-        return _everything(eqn, values, context)
+        return everything(eqn, values, context)
     sizes = eqn.params["slice_sizes"]
     return _moved(eqn, values, context, lambda x: [dynamic_slice(x[0], starts, sizes)], [0])
 
@@ -238,7 +238,7 @@ def _dynamic_update_slice(eqn: Any, values: Values, context: Context) -> Values:
     size = math.prod(eqn.outvars[0].aval.shape)
     out = values[0] if isinstance(values[0], Rows) else context.nothing(size)
     if isinstance(values[1], Rows):  # it may go anywhere
-        (anywhere,) = _everything(eqn, values[1:2], context)
+        (anywhere,) = everything(eqn, values[1:2], context)
         out = out.union(anywhere)
     return [out]
 
@@ -246,7 +246,7 @@ def _dynamic_update_slice(eqn: Any, values: Values, context: Context) -> Values:
 def _gather(eqn: Any, values: Values, context: Context) -> Values:
     index = values[1].value() if isinstance(values[1], Constant) else None
     if index is None:
-        return _everything(eqn, values, context)
+        return everything(eqn, values, context)
     params = eqn.params
     if params["mode"] == jax.lax.GatherScatterMode.FILL_OR_DROP:
         params = params | {"fill_value": -1}
@@ -272,7 +272,7 @@ def _scatter(eqn: Any, values: Values, context: Context) -> Values:
     if not isinstance(update, Rows):
         return [out]
     if places is None:
-        (comes,) = _everything(eqn, [update], context)
+        (comes,) = everything(eqn, [update], context)
     else:
         inside = np.flatnonzero(places >= 0)
         comes = update.sums(pairs(places[inside], inside, (size, update.size)))

@@ -207,9 +207,13 @@ _RULES |= dict.fromkeys(("custom_linear_solve", "tridiagonal_solve"), _solve)
 # ---- Calls and control flow ----------------------------------------------------------------------
 
 
+def called(eqn: Any) -> Any:
+    """The jaxpr of an equation that calls one."""
+    return next(eqn.params[name] for name in ("call_jaxpr", "jaxpr", "call") if name in eqn.params)
+
+
 def _call(eqn: Any, deps: Deps, notes: Notes) -> Deps:
-    name = "call_jaxpr" if "call_jaxpr" in eqn.params else "jaxpr"
-    return interpret(eqn.params[name], deps, notes)
+    return interpret(called(eqn), deps, notes)
 
 
 def _custom_vjp(eqn: Any, deps: Deps, notes: Notes) -> Deps:
@@ -274,7 +278,7 @@ _STRUCTURED: dict[str, Rule] = {"cond": _cond, "scan": _scan, "while": _while}
 _STRUCTURED |= dict.fromkeys(
     (
         "jit", "pjit", "closed_call", "core_call", "checkpoint", "remat", "remat2", "shard_map",
-        "custom_jvp_call",
+        "custom_jvp_call", "custom_vmap_call",
     ),
     _call,
 )  # fmt: skip
