@@ -21,7 +21,7 @@ from . import amg_setup as setup
 from .base import AbstractPreconditioner
 from .galerkin import AMGHierarchy, held, refreshable
 from .multigrid import Level, MultigridOperator, multigrid
-from .parts import require_sparse
+from .parts import is_definite, require_sparse
 from .smoothers import Smoother
 
 CYCLES = ("V", "W", "F")
@@ -84,11 +84,12 @@ class AMG(AbstractPreconditioner):
         return True
 
     def keeps_definite(self, operator: AbstractLinearOperator) -> bool:
-        return self.cycle != "F"
+        return self.cycle != "F" and is_definite(operator)
 
     def init(self, operator: AbstractLinearOperator) -> MultigridOperator:
         found = require_sparse(operator, "AMG")
-        if not is_concrete(found):
+        if not is_concrete(found) or not setup.is_finite(found.values):
+            # NaN goes through the products of the graph's hierarchy, and the solve tells of it
             return self._of_graph(found.pattern, operator).init(operator)
         matrix = setup.canonical(found.to_scipy())
         hermitian = promises_hermitian(operator) or setup.is_hermitian(matrix)
@@ -104,13 +105,18 @@ class AMG(AbstractPreconditioner):
     def prepare(self, operator: AbstractLinearOperator) -> AMGHierarchy:
         """Aggregates and interpolation of A; coarse operators follow the values that are met.
 
-        **Raises** `StructureError` if A's values are traced.
+        **Raises** `StructureError` if A's values are traced, and `ValueError` if one is not finite.
         """
         found = require_sparse(operator, "AMG")
         if not is_concrete(found):
             raise StructureError(
                 "operator: must have values that are not traced, since PyAMG looks at them; got "
                 "traced ones. Prepare outside of `jit`, with values that are typical."
+            )
+        if not setup.is_finite(found.values):
+            raise ValueError(
+                "operator: must have finite values, since PyAMG looks at them; got NaN or infinity. "
+                "Look upstream, or prepare with values that are typical."
             )
         matrix = setup.canonical(found.to_scipy())
         hermitian = promises_hermitian(operator) or setup.is_hermitian(matrix)

@@ -69,6 +69,10 @@ def canonical(matrix: Any, dtype: Any = None) -> sp.csr_matrix:
     return csr
 
 
+def is_finite(values: Any) -> bool:
+    return bool(np.isfinite(np.asarray(values)).all())
+
+
 def is_hermitian(matrix: sp.csr_matrix) -> bool:
     """Whether A = Aᴴ, to rounding."""
     size = np.abs(matrix.data).max(initial=0)

@@ -53,6 +53,7 @@ class AbstractPreconditioner(eqx.Module):
         return self
 
     def keeps_definite(self, operator: AbstractLinearOperator) -> bool:
-        """Whether M is symmetric (Hermitian) positive definite if A is: CG and MINRES ask for that."""
+        """Whether M is symmetric (Hermitian) definite, which CG and MINRES ask for: by what is known
+        of A, and not by its values."""
         del operator
         return False

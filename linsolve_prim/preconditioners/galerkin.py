@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import numpy as np
 import scipy.sparse as sp
@@ -26,7 +27,7 @@ from ..sparse.pattern import SparsityPattern
 from . import amg_setup as setup
 from .base import AbstractPreconditioner
 from .multigrid import Level, MultigridOperator, multigrid
-from .parts import require_sparse
+from .parts import is_definite, require_sparse
 from .smoothers import Smoother, diagonal_of_smoother, pseudo_inverse
 
 
@@ -86,16 +87,10 @@ class AMGHierarchy(AbstractPreconditioner):
     hermitian: bool = eqx.field(static=True)
 
     def keeps_definite(self, operator: AbstractLinearOperator) -> bool:
-        return self.cycle != "F"
+        return self.cycle != "F" and is_definite(operator)
 
     def init(self, operator: AbstractLinearOperator) -> MultigridOperator:
-        found = self._checked(operator)
-        values, levels = found.values, []
-        for depth, level in enumerate(self.levels):
-            levels.append(level.level(values, found if depth == 0 else None, self.smoother))
-            values = level.coarse_values(values)
-        matrix = SparseLinearOperator(values, self.coarsest).as_matrix()
-        inverse = pseudo_inverse(matrix, self.hermitian)
+        levels, inverse = _refreshed(self, self._checked(operator))
         shape = self.pattern.shape[:1]
         return multigrid(
             levels, inverse, self.smoother, self.cycle, operator, self.hermitian, shape
@@ -113,6 +108,17 @@ class AMGHierarchy(AbstractPreconditioner):
     def __repr__(self) -> str:
         sizes = [self.pattern.shape[0], *(level.prolongation.size for level in self.levels)]
         return f"AMGHierarchy({' → '.join(map(str, sizes))}, cycle={self.cycle!r})"
+
+
+@jax.jit  # else each operation of eager code is compiled alone
+def _refreshed(own: AMGHierarchy, fine: SparseLinearOperator) -> tuple[tuple[Level, ...], Array]:
+    """The levels, and the inverse of the coarsest operator."""
+    values, levels = fine.values, []
+    for depth, level in enumerate(own.levels):
+        levels.append(level.level(values, fine if depth == 0 else None, own.smoother))
+        values = level.coarse_values(values)
+    matrix = SparseLinearOperator(values, own.coarsest).as_matrix()
+    return tuple(levels), pseudo_inverse(matrix, own.hermitian)
 
 
 # ---- Once, on the host ---------------------------------------------------------------------------

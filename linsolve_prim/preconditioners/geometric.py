@@ -20,6 +20,7 @@ from ..operators import AbstractLinearOperator
 from ..operators.functions import promises_hermitian
 from .base import AbstractPreconditioner
 from .multigrid import Level, MultigridOperator, multigrid
+from .parts import is_definite
 from .smoothers import Smoother, diagonal_of_smoother, pseudo_inverse
 from .stencil import (
     Interpolation,
@@ -64,7 +65,7 @@ class GeometricMultigrid(AbstractPreconditioner):
             raise ValueError(f"cycle: must be one of {', '.join(CYCLES)}; got {self.cycle!r}.")
 
     def keeps_definite(self, operator: AbstractLinearOperator) -> bool:
-        return True
+        return is_definite(operator)
 
     def init(self, operator: AbstractLinearOperator) -> AbstractLinearOperator:
         flat, grid = self._checked(operator)

@@ -20,6 +20,7 @@ from ..operators import (
     positive_semidefinite_tag,
 )
 from .base import AbstractPreconditioner
+from .jacobi import Jacobi
 from .low_rank import LowRankPlusDiagonal
 from .parts import as_inverse_of, is_definite, refuse_products, require_square
 
@@ -46,17 +47,20 @@ class Nystrom(AbstractPreconditioner):
 
     def init(self, operator: AbstractLinearOperator) -> AbstractLinearOperator:
         columns, sign = _definite_columns(operator, "Nystrom")
+        if operator.in_size() == 0:
+            return Jacobi().init(operator)
         n, dtype = operator.in_size(), tree_dtype(operator.in_structure())
         real = complex_to_real_dtype(dtype)
         rank, shift = min(self.rank, n), jnp.asarray(self.shift, real)
-        U, values = _nystrom(columns, n, rank, dtype, shift, self.seed)
+        U, values, unit = _nystrom(columns, n, rank, dtype, shift, self.seed)
         # M is (λᵣ + μ)⁻¹(I − UCUᴴ) with C = 1 − (λᵣ + μ)/(λ + μ), which is between 0 and 1
-        least = jnp.maximum(values[-1] + shift, jnp.finfo(real).eps * values[0])
+        values = values + shift / unit
+        least = jnp.maximum(jnp.min(values, initial=jnp.inf), least_part(real) * jnp.max(values))
         least = jnp.where(least > 0, least, 1)
-        part = jnp.clip(1 - least / jnp.maximum(values + shift, least), 0, 1)
-        half = U * jnp.sqrt(part / least).astype(dtype)
+        part = jnp.clip(1 - least / jnp.maximum(values, least), 0, 1)
+        half = U * jnp.sqrt(part / least / unit).astype(dtype)
         made = LowRankPlusDiagonal(
-            jnp.full(n, 1 / least), half, sign=-1, tags=(positive_semidefinite_tag,)
+            jnp.full(n, 1 / least / unit), half, sign=-1, tags=(positive_semidefinite_tag,)
         )
         return as_inverse_of(-made if sign < 0 else made, operator)
 
@@ -66,11 +70,14 @@ class Nystrom(AbstractPreconditioner):
 
 def _nystrom(
     columns: Any, n: int, rank: int, dtype: Any, shift: Array, seed: int
-) -> tuple[Array, Array]:
-    """U `(n, rank)` and Λ, from the largest on (their algorithm 2.1)."""
+) -> tuple[Array, Array, Array]:
+    """U `(n, rank)`, Λ from the largest on (their algorithm 2.1), and the unit in which it is given."""
     key = jax.random.key(seed)
     test = jnp.linalg.qr(jax.random.normal(key, (n, rank), dtype))[0]
     sketch = columns(test) - shift.astype(dtype) * test
+    top = jnp.max(jnp.abs(sketch))
+    unit = jnp.where(top > 0, top, 1)  # so that no square overflows
+    sketch = sketch / unit.astype(dtype)
     # the shift that makes the small matrix definite in spite of rounding
     nu = jnp.sqrt(jnp.asarray(n, shift.dtype)) * jnp.finfo(dtype).eps * jnp.linalg.norm(sketch)
     sketch = sketch + nu.astype(dtype) * test
@@ -81,7 +88,7 @@ def _nystrom(
     root = jnp.where(good, 1 / jnp.sqrt(jnp.where(good, sizes, 1)), 0)
     b = jnp.matmul(sketch, vectors * root.astype(dtype), precision=HIGHEST)
     U, singular, _ = jnp.linalg.svd(b, full_matrices=False)
-    return U, jnp.maximum(singular**2 - nu, 0)
+    return U, jnp.maximum(singular**2 - nu, 0), unit
 
 
 class PivotedCholesky(AbstractPreconditioner):
@@ -105,6 +112,8 @@ class PivotedCholesky(AbstractPreconditioner):
     def init(self, operator: AbstractLinearOperator) -> AbstractLinearOperator:
         columns, sign = _definite_columns(operator, "PivotedCholesky")
         refuse_products(operator, "PivotedCholesky", "Use `Nystrom`, which only multiplies.")
+        if operator.in_size() == 0:
+            return Jacobi().init(operator)
         operator = stop_gradient(operator)
         n, dtype = operator.in_size(), tree_dtype(operator.in_structure())
         real = complex_to_real_dtype(dtype)
@@ -114,7 +123,7 @@ class PivotedCholesky(AbstractPreconditioner):
         rest = jnp.full(n, shift)
         if self.shift is None:
             rest = jnp.maximum(left, jnp.mean(left))
-        rest = jnp.maximum(rest, jnp.finfo(real).eps * jnp.max(d, initial=0))
+        rest = jnp.maximum(rest, least_part(real) * jnp.max(d))
         rest = jnp.where(rest > 0, rest, 1)
         made = LowRankPlusDiagonal(rest, L, tags=(positive_semidefinite_tag,)).inv()
         return as_inverse_of(-made if sign < 0 else made, operator)
@@ -126,7 +135,7 @@ class PivotedCholesky(AbstractPreconditioner):
 def _pivoted(columns: Any, d: Array, rank: int, shift: Array, dtype: Any) -> tuple[Array, Array]:
     """L `(n, rank)`, and what it leaves of the diagonal."""
     n = d.shape[0]
-    stop = jnp.finfo(d.dtype).eps * jnp.max(d, initial=0)
+    stop = jnp.finfo(d.dtype).eps * jnp.max(d)
 
     def step(k: Array, state: tuple[Array, Array]) -> tuple[Array, Array]:
         L, d = state
@@ -141,6 +150,15 @@ def _pivoted(columns: Any, d: Array, rank: int, shift: Array, dtype: Any) -> tup
         return L.at[:, k].set(column), jnp.maximum(d - jnp.abs(column) ** 2, 0).at[pivot].set(0)
 
     return jax.lax.fori_loop(0, rank, step, (jnp.zeros((n, rank), dtype), d))
+
+
+def least_part(dtype: Any) -> float:
+    """Of the largest eigenvalue, the part that the diagonal of M⁻¹ has at least.
+
+    M = D⁻¹ − D⁻¹UC⁻¹UᴴD⁻¹ is a difference, whose rounding errors are ε/D: they must be smaller than
+    M is where it is smallest, or it is not definite.
+    """
+    return float(jnp.finfo(dtype).eps) ** 0.75
 
 
 def check_rank(rank: Any) -> None:

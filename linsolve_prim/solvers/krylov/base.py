@@ -169,7 +169,8 @@ class AbstractKrylovSolver(AbstractLinearSolver[KrylovState]):
             raise ValueError(
                 f"preconditioner: `{name}` needs one that is symmetric positive definite, which what "
                 f"`{preconditioner!r}` makes of this operator is not. Use `GMRES` or `BiCGStab` with it, "
-                "or another preconditioner (`preconditioners.AMG`, `IC`, `Jacobi`, …)."
+                "or another preconditioner (`AMG`, `IC`, … of a definite operator, tagged "
+                "`positive_semidefinite_tag`; `Jacobi(absolute=True)` of any)."
             )
 
     def compute(

@@ -62,7 +62,8 @@ class CG(AbstractKrylovSolver):
         problem = system.problem
         one = jnp.ones_like(problem.norm)
         zeros = tree_zeros_like(problem.residual)
-        nothing = _Memory(zeros, one, jnp.zeros_like(one), jnp.zeros_like(one))
+        # ρ = ∞ makes β = ρ'/ρ zero: with 1 its square would overflow where M is large, as A⁻¹ may be
+        nothing = _Memory(zeros, jnp.inf * one, jnp.zeros_like(one), jnp.zeros_like(one))
         norm_is_rho = system.preconditioner is None and self.norm is two_norm
 
         # A and −A, M and −M give the same iterates, so that the signs need no care.

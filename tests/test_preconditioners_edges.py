@@ -1,0 +1,78 @@
+"""Preconditioners of tiny, singular, badly scaled and wrong matrices."""
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import scipy.sparse as sp
+from krylov_tools import REAL, X64, quick_jit, run, succeeded
+from preconditioner_problems import BY_NAME, chain, operator, poisson
+
+import linsolve_prim as lp
+from linsolve_prim import preconditioners as pc
+
+NEUMANN = sp.csr_array(np.array([[1.0, -1, 0], [-1, 2, -1], [0, -1, 1]]))
+SCALE = 1e200 if X64 else 1e30
+MATRICES = [
+    sp.csr_array(np.array([[3.0]])),
+    sp.csr_array(np.array([[3.0, 1], [1, 2]])),
+    sp.csr_array(sp.eye_array(4)),
+    NEUMANN,
+    sp.csr_array(NEUMANN * SCALE),
+    sp.csr_array(NEUMANN / SCALE),
+]
+
+
+@pytest.mark.parametrize("name", ["Nystrom", "PivotedCholesky"])
+def test_low_ranks_that_hold_all_of_a_matrix_S0_30(name):
+    """With a rank of n or more, of singular matrices and of all sizes of entries, M is definite."""
+    preconditioner = BY_NAME[name].make()
+    made = quick_jit(lambda all: [preconditioner.init(a).as_matrix() for a in all])
+    operators = [operator(sp.csr_array(a), "definite") for a in MATRICES]
+    for a, m in zip(operators, made(operators)):
+        size = jnp.abs(a.values).max()
+        a, m = np.asarray((a / size).as_matrix()), np.asarray(m * size)
+        np.testing.assert_allclose(m, m.T, atol=1e-6 * np.abs(m).max())
+        assert np.linalg.eigvalsh(m).min() > 0
+        # on the range of A it is the inverse
+        np.testing.assert_allclose(a @ m @ a, a, rtol=0, atol=1e-3 if X64 else 0.1)
+
+
+@pytest.mark.parametrize("maker", [pc.Jacobi, pc.Nystrom, pc.PivotedCholesky, pc.Chebyshev])
+def test_no_unknowns_at_all(maker):
+    a = operator(sp.csr_array((0, 0)), "definite")
+    assert maker().init(a).mv(jnp.zeros(0, REAL)).shape == (0,)
+
+
+def test_entries_of_any_size_in_cg():
+    """A in other units, so that M is huge: as many steps as in these."""
+    steps = []
+    for size in (1.0, 1 / SCALE):
+        a = operator(chain(20, main=2.1) * size, "definite")
+        solver = lp.CG(1e-4, preconditioner=pc.Jacobi())
+        _, result, stats = run(solver, a, jnp.linspace(1, 2, 20, dtype=REAL))
+        assert succeeded(result)
+        steps.append(int(stats["num_steps"]))
+    assert steps[0] == steps[1]
+
+
+@pytest.mark.parametrize("maker", ["AMG", "GeometricMultigrid"])
+def test_multigrid_of_an_indefinite_operator_is_not_for_minres(maker):
+    pytest.importorskip("pyamg")
+    settings = {"grid": (6, 6)} if maker == "GeometricMultigrid" else {}
+    m = getattr(pc, maker)(**settings)
+    a = operator(poisson(6) - 3 * sp.eye_array(36), "symmetric")
+    with pytest.raises(ValueError, match=r"`MINRES` needs one .* tagged `positive_semidefinite"):
+        lp.linear_solve(a, jnp.ones(36, REAL), lp.MINRES(preconditioner=m))
+
+
+def test_nan_in_the_matrix_is_told_with_amg_too():
+    """PyAMG would raise in the middle of its set-up."""
+    pytest.importorskip("pyamg")
+    matrix = poisson(6)
+    matrix.data[7] = np.nan
+    a, b = operator(matrix, "definite"), jnp.ones(36, REAL)
+    solver = lp.CG(preconditioner=pc.AMG())
+    found = lp.linear_solve(a, b, solver, throw=False)
+    assert found.result == lp.RESULTS.nonfinite_input
+    with pytest.raises(ValueError, match=r"operator: must have finite values.*got NaN"):
+        pc.AMG().prepare(a)
