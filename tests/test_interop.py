@@ -212,6 +212,20 @@ def test_a_scipy_operator_is_solved_and_differentiated():
         lp.interop.scipy.from_scipy("A")
 
 
+def test_complex_vectors_integers_and_results_that_are_written_to():
+    """SciPy's methods give real operators complex vectors, and write into what they get."""
+    a = np.array([[2, 1], [0, 3]])
+    own = lp.interop.scipy.to_scipy(lp.MatrixLinearOperator(jnp.asarray(a, float)))
+    b = np.array([1 + 2j, 3j])
+    np.testing.assert_allclose(own @ b, a @ b)
+    np.testing.assert_allclose(own.rmatmat(np.eye(2) * 1j), a.T * 1j)
+    x, info = spla.gmres(own, b, rtol=1e-12)
+    assert info == 0
+    np.testing.assert_allclose(x, np.linalg.solve(a, b))
+    back = lp.interop.scipy.from_scipy(spla.aslinearoperator(a))
+    np.testing.assert_allclose(back.T.mv(jnp.ones(2)), a.T @ np.ones(2))
+
+
 def test_a_batch_of_products_is_one_call():
     shapes = []
 

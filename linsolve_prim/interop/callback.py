@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
+from .._types import inexact_asarray
 from ..operators import AbstractLinearOperator, conj, functions as fns
 from ..operators.tags import as_tags, transpose_tags
 
@@ -72,7 +73,8 @@ def _conj(operator: HostLinearOperator) -> HostLinearOperator:
 
 
 def _dtype(operator: Any) -> Any:
-    return jnp.zeros((), operator.dtype).dtype  # in the precision that JAX has at the moment
+    """In the precision that JAX has at the moment; integers count as floating-point numbers."""
+    return inexact_asarray(np.zeros((), operator.dtype)).dtype
 
 
 def _on_host(operator: Any, form: str, x: np.ndarray) -> np.ndarray:

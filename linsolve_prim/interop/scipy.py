@@ -10,7 +10,7 @@ import numpy as np
 import scipy.sparse as sp
 import scipy.sparse.linalg as spla
 
-from .._tree import ravel, unravel
+from .._tree import ravel, tree_dtype, unravel
 from ..errors import WrongTypeError
 from ..operators import AbstractLinearOperator, MatrixLinearOperator, conj
 from ..sparse.operator import SparseLinearOperator
@@ -21,37 +21,49 @@ def to_scipy(operator: AbstractLinearOperator) -> spla.LinearOperator:
     """A SciPy `LinearOperator` whose products are those of `operator`, compiled; pytrees are raveled.
 
     For SciPy's solvers (`eigsh`, `svds`, `lgmres`, …). `matvec`, `rmatvec`, `matmat` and `rmatmat` are there.
+    A real operator takes complex vectors too: A(x + iy) = Ax + iAy.
     """
     if not isinstance(operator, AbstractLinearOperator):
         raise WrongTypeError(
             f"operator: must be an AbstractLinearOperator; got {type(operator).__name__}."
         )
     adjoint = conj(operator).transpose()
-    leaf = jax.tree.leaves(operator.in_structure())[0]
+    dtype = tree_dtype((operator.in_structure(), operator.out_structure()))
     return spla.LinearOperator(
         (operator.out_size(), operator.in_size()),
         matvec=_product(operator),
         rmatvec=_product(adjoint),
         matmat=_products(operator),
         rmatmat=_products(adjoint),
-        dtype=np.dtype(leaf.dtype),
+        dtype=np.dtype(dtype),
     )
 
 
 def _flat(operator: AbstractLinearOperator) -> Any:
     structure = operator.in_structure()
-    dtype = jax.tree.leaves(structure)[0].dtype
-    return lambda x: ravel(operator.mv(unravel(jnp.asarray(x, dtype), structure)))
+    return lambda x: ravel(operator.mv(unravel(x, structure)))
 
 
 def _product(operator: AbstractLinearOperator) -> Any:
-    fn = jax.jit(_flat(operator))
-    return lambda x: np.asarray(fn(np.ravel(x)))
+    fn = _numeric(operator, jax.jit(_flat(operator)))
+    return lambda x: fn(np.ravel(x))
 
 
 def _products(operator: AbstractLinearOperator) -> Any:
-    fn = jax.jit(jax.vmap(_flat(operator), in_axes=1, out_axes=1))
-    return lambda x: np.asarray(fn(x))
+    return _numeric(operator, jax.jit(jax.vmap(_flat(operator), in_axes=1, out_axes=1)))
+
+
+def _numeric(operator: AbstractLinearOperator, fn: Any) -> Any:
+    """Of NumPy arrays to such as may be written to (SciPy's methods do)."""
+    dtype = np.dtype(tree_dtype(operator.in_structure()))
+
+    def call(x: np.ndarray) -> np.ndarray:
+        x = np.asarray(x)
+        if np.iscomplexobj(x) and dtype.kind != "c":
+            return call(x.real) + 1j * call(x.imag)
+        return np.array(fn(jnp.asarray(x, dtype)))
+
+    return call
 
 
 def from_scipy(operator: Any, tags: Any = ()) -> AbstractLinearOperator:
