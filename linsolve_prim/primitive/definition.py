@@ -7,18 +7,22 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from jax.extend.core import Primitive
+from jaxtyping import Array
 
 from .._recording import tapes_of, told_when_run
 from .._varying import vary_together
 from ..results import Solution
 from .call import FORWARD, SolveCall
-from .failure import Failure, Inputs, raise_if_failed, raise_inside
+from .failure import EVERY_FAILURE, Failure, Inputs, raise_if_failed, raise_inside
+from .judge import Verdict
 from .run import Program, trace, unwrap_stats
+from .stages import Stages
 from .told import tell_when_run, telling
 
 
@@ -96,14 +100,14 @@ def _abstract_eval(*avals: Any, call: SolveCall, program: Program) -> list[Any]:
     return [aval.update(weak_type=False, manual_axis_type=varying) for aval in program.out_avals()]
 
 
-def _inputs(call: SolveCall, operands: Sequence[Any]) -> Inputs:
+def _inputs(call: SolveCall, operands: Sequence[Any], vector: bool) -> Inputs:
     """What a failed solve looks at, to tell whether it was given NaN or infinity.
 
-    For derivatives that is the vector alone: the solution could not have been finite without a finite
-    operator. (And the transposed operator would have to be written to memory for it.)
+    Of derivatives not the operator: the solution could not have been finite without a finite one. (And
+    the transposed operator would have to be written to memory for it.)
     """
     count, num_vector = len(operands), call.vector.num_arrays
-    which = list(range(count - num_vector, count))
+    which = list(range(count - num_vector, count)) if vector else []
     if call.kind == FORWARD:
         which += range(call.operator.num_arrays)
     batched = [[level.batched[k] for level in call.levels] for k in which]
@@ -112,12 +116,26 @@ def _inputs(call: SolveCall, operands: Sequence[Any]) -> Inputs:
 
 def lowered(*operands: Any, call: SolveCall, program: Program) -> list[Any]:
     """The compiled program of a solve; with `throw`, it ends in a conditional that raises."""
-    value, result, stats, verdict = program(*operands)
+    stages, (value, result, stats, verdict) = program.in_stages(*operands)
+    out: tuple[Any, ...] = (stages.get(value),)
     if call.record:
-        what = _describe(call, operands)
-        value, result, stats = tell_when_run(value, result, stats, what)
+        facts = stages.get((result, stats))
+        out = tell_when_run(out[0], facts[0], facts[1], _describe(call, operands))
     if call.throw:
-        inputs = _inputs(call, operands)
-        what = _describe(call, operands)
-        value = raise_inside(value, call.throw, result, verdict, inputs, what)
-    return jax.tree.leaves((value, result, stats))
+        failed, told = _failed(call, stages, result, verdict)
+        inputs = _inputs(call, operands, vector=verdict.finite_rhs is None)
+        out = (raise_inside(out[0], failed, told, inputs, _describe(call, operands)), *out[1:])
+    facts = () if call.record else stages.get((result, stats))
+    return jax.tree.leaves((*out, *facts))
+
+
+def _failed(
+    call: SolveCall, stages: Stages, result: Any, verdict: Any
+) -> tuple[Array, Callable[[], Verdict]]:
+    """Whether a solve failed by a code that raises; and the verdict, for who asks later."""
+    told = lambda: stages.inside().get(verdict)
+    if call.throw == EVERY_FAILURE:
+        return stages.get(verdict.failed), told
+    (code,) = jax.tree.leaves(stages.get(result))  # which takes longer to find out
+    failed = jnp.isin(code, jnp.array(sorted(call.throw), jnp.int32))
+    return failed, lambda: told()._replace(claim=code)

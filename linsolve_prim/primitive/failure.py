@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array
 
 from .._varying import vary_like, varying_axes
 from ..errors import (
@@ -148,33 +149,24 @@ def raise_if_failed(
 
 
 def raise_inside(
-    value: Any,
-    throw: frozenset[int],
-    result: RESULTS,
-    verdict: Verdict,
-    inputs: Inputs,
-    what: Failure,
+    value: Any, failed: Array, verdict: Callable[[], Verdict], inputs: Inputs, what: Failure
 ) -> Any:
     """`value`, such that using it raises if the solve (of any lane) failed.
 
-    The callback runs only then, and finds out for itself what else there is to say. (`result`, which
-    takes longer to find out, is looked at only if some failures do not raise.)
+    The callback runs only then, and finds out for itself what else there is to say. `verdict` is asked
+    inside of the conditional.
     """
-    if throw != EVERY_FAILURE:
-        raising = jnp.isin(_code(result), jnp.array(sorted(throw), jnp.int32))
-        verdict = verdict._replace(failed=raising, claim=_code(result))
-    axes = varying_axes((value, verdict.failed))
+    axes = varying_axes((value, failed))
     arrays, batched = inputs
-    del inputs, result  # the callback outlives this trace, and must hold none of its tracers
-
-    told = verdict
-    if jnp.ndim(verdict.failed) == 0:  # of a single solve the callback knows that it failed
-        told = Verdict(None, *verdict[1:])
+    del inputs  # the callback outlives this trace, and must hold none of its tracers
+    single = jnp.ndim(failed) == 0  # then the callback knows that it failed
     leaves, treedef = jax.tree.flatten(value)
 
-    def true_code(claim: int, leaves: Any, arrays: Any, lane: tuple[int, ...]) -> int:
-        if not _finite(Inputs(arrays, batched), lane):
+    def true_code(verdict: Verdict, leaves: Any, arrays: Any, lane: tuple[int, ...]) -> int:
+        finite = verdict.finite_rhs is None or verdict.finite_rhs[lane]
+        if not (finite and _finite(Inputs(arrays, batched), lane)):
             return _NONFINITE
+        claim = int(verdict.claim[lane])
         if claim != SUCCESSFUL:
             return claim
         finite = all(np.all(np.isfinite(np.asarray(leaf)[lane])) for leaf in leaves)
@@ -184,7 +176,7 @@ def raise_inside(
         failed = np.asarray(True if verdict.failed is None else verdict.failed)
         codes = np.array(verdict.claim)
         for lane in map(tuple, np.argwhere(failed).tolist()):
-            codes[lane] = true_code(int(codes[lane]), leaves, arrays, lane)
+            codes[lane] = true_code(verdict, leaves, arrays, lane)
         stats = {k: np.array(v) for k, v in verdict._asdict().items() if v is not None}
         error = _exception(int(codes[failed].ravel()[0]), failed, stats, what)
         estimate = jax.tree.unflatten(treedef, [np.array(leaf) for leaf in leaves])
@@ -195,10 +187,11 @@ def raise_inside(
 
     def fail_with(leaves: Any) -> Any:
         structs = [jax.ShapeDtypeStruct(x.shape, x.dtype) for x in leaves]
+        told = verdict()._replace(failed=None if single else failed)
         given, form = jax.tree.flatten((told, arrays, leaves))
         out = host_call(lambda *x: fail(*jax.tree.unflatten(form, x)), structs, *given)
         return vary_like(out, axes)
 
     leaves = vary_like(leaves, axes)
-    leaves = jax.lax.cond(jnp.any(verdict.failed), fail_with, lambda leaves: leaves, leaves)
+    leaves = jax.lax.cond(jnp.any(failed), fail_with, lambda leaves: leaves, leaves)
     return jax.tree.unflatten(treedef, leaves)

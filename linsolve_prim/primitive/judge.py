@@ -49,44 +49,65 @@ def _normal_equations_hold(problem: Problem, residual: PyTree[Array], r_norm: Ar
     return normal <= problem.solver.tolerance(r_norm) * scale.astype(r_norm.dtype)
 
 
-def _sizes(r: Array, b: Array) -> tuple[Array, Array, Array, Array]:
-    """Σ|rᵢ|², Σ|bᵢ|², max |rᵢ| and max |bᵢ| of two leaves: one pass over both, one kernel."""
-    r_size, b_size = jnp.abs(r).reshape(-1), jnp.abs(b).reshape(-1)
-    zero = jnp.zeros((), r_size.dtype)
-    add = lambda x, y: (x[0] + y[0], x[1] + y[1], jnp.maximum(x[2], y[2]), jnp.maximum(x[3], y[3]))
-    operands = (r_size * r_size, b_size * b_size, r_size, b_size)
-    return jax.lax.reduce(operands, (zero,) * 4, add, (0,))
-
-
 class _Sizes(NamedTuple):
-    """Squared 2-norms and maximum norms of r and b."""
+    """Of the residual r and of b: squared 2-norms, and sizes without squares.
+
+    The latter are max |rᵢ|, or Σ|rᵢ| of few: a factor of √n from the 2-norm at most.
+    """
 
     rr: Array
     bb: Array
-    r_max: Array
-    b_max: Array
+    r_rough: Array
+    b_rough: Array
 
     def regular(self) -> Array:
-        """Whether squares neither over- nor underflow. Where they do, the maximum norms serve."""
+        """Whether squares neither over- nor underflow. Where they do, the rough sizes serve."""
         info = jnp.finfo(self.bb.dtype)
         return (self.bb > info.tiny / info.eps) & (self.bb < info.max * info.eps)
 
     def r_norm(self) -> Array:
-        return jnp.where(self.regular(), jnp.sqrt(self.rr), self.r_max)
+        return jnp.where(self.regular(), jnp.sqrt(self.rr), self.r_rough)
 
     def b_norm(self) -> Array:
-        return jnp.where(self.regular(), jnp.sqrt(self.bb), self.b_max)
+        return jnp.where(self.regular(), jnp.sqrt(self.bb), self.b_rough)
 
     def residual_within(self, bound: Array) -> Array:
         """Whether the residual is within a bound, and b is finite. (Without a square root.)"""
-        within = jnp.where(self.regular(), self.rr <= bound * bound, self.r_max <= bound)
-        return within & jnp.isfinite(self.b_max)
+        within = jnp.where(self.regular(), self.rr <= bound * bound, self.r_rough <= bound)
+        return within & jnp.isfinite(self.b_rough)
+
+
+def _sizes_in_one_pass(r: Array, b: Array) -> Array:
+    """`_sizes`, by a reduction of four things at once."""
+    zero = jnp.zeros((), r.dtype)
+    add = lambda x, y: (x[0] + y[0], x[1] + y[1], jnp.maximum(x[2], y[2]), jnp.maximum(x[3], y[3]))
+    return jnp.stack(jax.lax.reduce((r * r, b * b, r, b), (zero,) * 4, add, (0,)))
+
+
+@jax.custom_batching.custom_vmap
+def _sizes(r: Array, b: Array) -> Array:
+    """The four `_Sizes` of two vectors of absolute values.
+
+    The verdict on one small system is time lost between kernels, so it is written for few of them: one
+    sum. [measured: benchmarks/dense.py]
+    """
+    if not 0 < r.size <= 32:
+        return _sizes_in_one_pass(r, b)
+    both = jnp.stack([r, b])
+    return jnp.sum(jnp.stack([both * both, both]), axis=2).reshape(4)
+
+
+@_sizes.def_vmap
+def _sizes_batch(axis_size: int, in_batched: list[bool], r: Array, b: Array) -> tuple[Array, bool]:
+    axes = tuple(0 if batched else None for batched in in_batched)
+    return jax.vmap(_sizes_in_one_pass, in_axes=axes, axis_size=axis_size)(r, b), True
 
 
 def _all_sizes(residual: PyTree[Array], vector: PyTree[Array]) -> _Sizes:
     pairs = zip(jax.tree.leaves(residual), jax.tree.leaves(vector))
     dtype = tree_real_dtype(vector)
-    columns = zip(*([x.astype(dtype) for x in _sizes(r, b)] for r, b in pairs))
+    flat = lambda x: jnp.abs(x).reshape(-1)
+    columns = zip(*(_sizes(flat(r), flat(b)).astype(dtype) for r, b in pairs))
     return _Sizes(*(functools.reduce(op, column) for op, column in zip(_MERGE, columns)))
 
 
@@ -96,13 +117,15 @@ _MERGE = (jnp.add, jnp.add, jnp.maximum, jnp.maximum)
 class Verdict(NamedTuple):
     """Whether a solve failed, and what can be said of it at no cost: kernels are not free.
 
-    `claim` is the solver's own result code. `relative_residual` is there if the solver checks it.
+    `claim` is the solver's own result code. `relative_residual` is there if the solver checks it, and
+    `finite_rhs` if the residual was checked here.
     """
 
     failed: Array | None
     claim: Array
     num_steps: Array
     relative_residual: Array | None
+    finite_rhs: Array | None
 
 
 def judge(
@@ -115,7 +138,7 @@ def judge(
     stats.setdefault("num_steps", jnp.zeros((), jnp.int32))
     if solver.checks_residual():
         relative = stats.get("relative_residual")
-        verdict = Verdict(~claimed, claim, stats["num_steps"], relative)
+        verdict = Verdict(~claimed, claim, stats["num_steps"], relative, None)
         return _blame_input(problem, result), stats, verdict
     residual = tree_sub(vector, operator.mv(value))
     sizes = _all_sizes(residual, vector)
@@ -123,7 +146,7 @@ def judge(
     solved = sizes.residual_within(solver.tolerance(b_norm))
     reason = REASONS.where(b_norm == 0, REASONS.zero_rhs, REASONS.direct)
     if solver.allow_dependent_columns(operator) or solver.allow_dependent_rows(operator):
-        fits = _normal_equations_hold(problem, residual, r_norm) & jnp.isfinite(sizes.b_max)
+        fits = _normal_equations_hold(problem, residual, r_norm) & jnp.isfinite(sizes.b_rough)
         reason = REASONS.where(solved, reason, REASONS.least_squares)
         solved = solved | fits
     good = claimed & solved
@@ -132,7 +155,9 @@ def judge(
     stats["residual_norm"] = r_norm
     stats["relative_residual"] = r_norm / jnp.where(b_norm > 0, b_norm, 1)
     stats["reason"] = REASONS.where(good, reason, REASONS.failed)
-    return _blame_input(problem, result), stats, Verdict(~good, claim, stats["num_steps"], None)
+    finite = jnp.isfinite(sizes.b_rough)
+    verdict = Verdict(~good, claim, stats["num_steps"], None, finite)
+    return _blame_input(problem, result), stats, verdict
 
 
 def _blame_input(problem: Problem, result: RESULTS) -> RESULTS:

@@ -19,7 +19,7 @@ from jax.interpreters import ad, batching, mlir
 from .._recording import tapes_of, told_when_run
 from .._static import Skeleton, split
 from .._varying import vary_together
-from ..results import RESULTS, SUCCESSFUL, Solution
+from ..results import RESULTS, Solution
 from .failure import Failure, Inputs, raise_if_failed, raise_inside
 from .judge import Verdict
 from .run import _stat, unwrap_stats
@@ -106,8 +106,9 @@ def _lowered(*arrays: Any, ending: Ending) -> list[Any]:
     if ending.throw:
         (code,) = jax.tree.leaves(result)
         steps = stats.get("num_steps", jnp.zeros_like(code))
-        verdict = Verdict(code != SUCCESSFUL, code, steps, stats.get("relative_residual"))
-        value = raise_inside(value, ending.throw, result, verdict, Inputs([], []), ending.what)
+        failed = jnp.isin(code, jnp.array(sorted(ending.throw), jnp.int32))
+        verdict = Verdict(failed, code, steps, stats.get("relative_residual"), None)
+        value = raise_inside(value, failed, lambda: verdict, Inputs([], []), ending.what)
     return jax.tree.leaves((value, result, stats))
 
 

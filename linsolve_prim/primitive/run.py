@@ -20,6 +20,7 @@ from .._varying import vary_like, varying_axes
 from ..errors import StructureError
 from .call import SolveCall
 from .judge import Verdict, judge
+from .stages import Stages
 
 
 def _stat(x: Any) -> Any:
@@ -90,6 +91,11 @@ class Program:
     def __call__(self, *operands: Any) -> tuple[Any, Any, dict[str, Any], Verdict]:
         """Run it, eagerly or as a part of what is being traced."""
         return jax.tree.unflatten(self.out_tree, jaxpr_as_fun(self.jaxpr)(*operands))
+
+    def in_stages(self, *operands: Any) -> tuple[Stages, Any]:
+        """Run it by need: what computes the results, and their numbers in the place of them."""
+        numbers = range(len(self.jaxpr.jaxpr.outvars))
+        return Stages(self.jaxpr, operands), jax.tree.unflatten(self.out_tree, numbers)
 
     def out_avals(self) -> list[Any]:
         """The types of the value, the result and the statistics, flat."""

@@ -26,60 +26,9 @@ from .structures import (
     transpose_packed_structures,
     unravel_solution,
 )
+from .swaps import permutation_of
 
 _LUState: TypeAlias = tuple[tuple[Array, Array], Array, PackedStructures, Static]
-
-
-_UNROLLED = 8  # swaps to one kernel
-
-
-@jax.custom_batching.custom_vmap
-def _permutation(swaps: Array, given: Array) -> Array:
-    """The permutation p with A[p] = LU, from LAPACK's swaps: step k exchanged rows k and swaps[k].
-
-    Followed backwards, for all rows at once: which row came to stand here? That is a chain of
-    selections, 8 swaps to a kernel, for batches and for large matrices. (`given` is what
-    `jax.lax.linalg.lu` says, one scatter for each swap: slower there, but faster for one small
-    matrix. [measured: benchmarks/dense.py])
-    """
-    n = swaps.shape[-1]
-    if swaps.ndim == 1 and n <= 32:
-        return given
-    rows = jnp.arange(n, dtype=swaps.dtype)
-    rows = vary_like(jnp.broadcast_to(rows, swaps.shape), varying_axes(swaps))
-
-    def undo(row: Array, step: Any, partner: Array) -> Array:
-        # (`jnp.where` would be a function of its own in the program, each time)
-        step = (
-            jax.lax.full_like(row, step)
-            if isinstance(step, int)
-            else jnp.broadcast_to(step, row.shape)
-        )
-        partner = jax.lax.broadcast_in_dim(partner, row.shape, tuple(range(row.ndim)))
-        moved = jax.lax.select(jax.lax.eq(row, partner), step, row)
-        return jax.lax.select(jax.lax.eq(row, step), partner, moved)
-
-    def undo_block(i: Array, row: Array) -> Array:
-        start = jnp.asarray(n - (i + 1) * _UNROLLED, row.dtype)
-        partners = jax.lax.dynamic_slice_in_dim(swaps, start, _UNROLLED, axis=-1)
-        for k in reversed(range(_UNROLLED)):
-            row = undo(row, start + k, jax.lax.slice_in_dim(partners, k, k + 1, axis=-1))
-        return row
-
-    blocks, rest = divmod(n, _UNROLLED)
-    if blocks:
-        rows = jax.lax.fori_loop(0, blocks, undo_block, rows)
-    for k in reversed(range(rest)):
-        rows = undo(rows, k, jax.lax.slice_in_dim(swaps, k, k + 1, axis=-1))
-    return rows
-
-
-@_permutation.def_vmap
-def _permutation_batch(
-    axis_size: int, in_batched: list[bool], swaps: Array, given: Array
-) -> tuple[Array, bool]:
-    del axis_size, in_batched  # the two come from one factorization
-    return _permutation(swaps, given), True
 
 
 def _pivots(lu: Array) -> Array:
@@ -98,8 +47,7 @@ def _negligible_pivot(lu: Array) -> Array:
     # Σ_k |l_jk||u_kj|, the diagonal of |L||U|; summed along columns, as LAPACK lays them out
     off_diagonal = jnp.triu(size * jnp.swapaxes(size, -1, -2), 1)
     bound = pivots + jnp.sum(off_diagonal, axis=-2)
-    margin = pivots - pivot_threshold(lu.shape[-1], lu.dtype) * bound
-    return ~(jnp.min(margin, axis=-1) > 0)
+    return jnp.any(~(pivots > pivot_threshold(lu.shape[-1], lu.dtype) * bound), axis=-1)
 
 
 @jax.custom_batching.custom_vmap
@@ -141,7 +89,7 @@ class LU(AbstractLinearSolver[_LUState]):
         del options
         require_square(operator, "LU")
         lu, swaps, permutation = lax_linalg.lu(operator.as_matrix())
-        permutation = _permutation(swaps, permutation)
+        permutation = permutation_of(swaps, permutation)
         singular = _singular(jax.lax.stop_gradient(lu))  # `custom_vmap` has no derivative
         return (lu, permutation), singular, pack_structures(operator), Static(False)
 
