@@ -110,5 +110,7 @@ class Program:
 
 def trace(call: SolveCall, operands: list[Any]) -> Program:
     """The program of a solve, from the cache if one of its kind was traced before."""
-    traced = _traced_run.trace(call.essence(), *operands)
+    # JAX names the mesh when it transposes (also none), and the mesh is a part of the cache's key.
+    with jax.sharding.use_abstract_mesh(jax.sharding.get_abstract_mesh()):
+        traced = _traced_run.trace(call.essence(), *operands)
     return Program(traced.jaxpr, jax.tree.structure(traced.out_info))

@@ -198,7 +198,7 @@ class AbstractKrylovSolver(AbstractLinearSolver[KrylovState]):
         ending, memory = iterate(method, operator, problem, self.norm, max_steps, axes, trail)
         if projection is not None:
             ending = ending._replace(x=projection.of_solution(ending.x))
-        x, result, stats = report(problem, ending, max_steps)
+        x, result, stats = report(problem, ending, max_steps, self.norm)
         if method.statistics is not None:
             stats |= method.statistics(memory, x)
         return x, result, stats

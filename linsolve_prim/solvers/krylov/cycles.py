@@ -15,7 +15,8 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 from jaxtyping import Array, PyTree
 
-from ..._tree import tree_add, tree_all_finite, tree_real_dtype, tree_sub, tree_where
+from ..._norms import max_norm
+from ..._tree import tree_add, tree_real_dtype, tree_sub, tree_where
 from ..._types import Norm
 from ...operators import AbstractLinearOperator
 from ...results import RESULTS
@@ -84,12 +85,13 @@ class _Loop(NamedTuple):
     norm: Array
     best: Array
     steps: Array
+    budget: Array  # steps that are left: none where it is done, so that no lane waits for that one
     trips: Array
     index: Array
     stalled: Array
-    doubted: Array
+    target: Array
     least_squares: Array
-    done: Array
+    going: Array
     result: RESULTS
     memory: Any
     trail: Any
@@ -137,17 +139,13 @@ def iterate(
     eps = float(jnp.finfo(tree_real_dtype(problem.vector)).eps)
 
     def body(c: _Loop) -> _Loop:
-        caution = jnp.where(c.doubted, 0.5, 1).astype(problem.goal.dtype)
-        target = caution * problem.goal
-        # A lane of a vmap that is done has no steps left, so that it does not hold up the others.
-        budget = jnp.where(c.done, 0, max_steps - c.steps)
         start = Start(
             x=c.x,
             residual=c.residual,
             norm=c.norm,
-            target=target,
-            caution=caution,
-            budget=budget,
+            target=c.target,
+            caution=jnp.where(c.target < problem.goal, 0.5, 1).astype(problem.goal.dtype),
+            budget=c.budget,
             steps=c.steps,
             index=c.index,
             memory=c.memory,
@@ -157,24 +155,24 @@ def iterate(
         x = tree_add(c.x, end.correction)
         residual = tree_sub(problem.vector, operator.mv(x))
         r_norm = jnp.asarray(norm(residual), c.norm.dtype)
-        finite = tree_all_finite(x) & jnp.isfinite(r_norm)
+        finite = jnp.isfinite(max_norm(x)) & jnp.isfinite(r_norm)
         keep = finite & (r_norm <= c.norm) if method.monotone else finite
-        x, residual = tree_where(keep, (x, residual), (c.x, c.residual))
+        x, residual, r_norm = tree_where(keep, (x, residual, r_norm), (c.x, c.residual, c.norm))
         outcome = jnp.where(finite, end.outcome, OVERFLOW)
-        steps = c.steps + end.steps
+        steps, budget = c.steps + end.steps, c.budget - end.steps
 
         ran_out = outcome == RAN_OUT
         needed = jnp.where(ran_out, 1 - 10 * eps, 0.5) * c.best
         stalled = jnp.where(r_norm <= needed, 0, c.stalled + 1)
-        r_norm = jnp.where(keep, r_norm, c.norm)
         small = r_norm <= problem.goal
         normal = jnp.zeros_like(small)
         if method.least_squares is not None:
             normal = method.least_squares(residual, end.memory)
         solved = small | normal
         given_up = stalled >= jnp.where(ran_out, method.patience, 2)
-        exhausted = steps >= max_steps
+        exhausted = budget <= 0
         failure = _verdict(outcome, exhausted, steps == 0)
+        done = solved | given_up | exhausted | (outcome == OVERFLOW) | (outcome == CONLIM)
         trail = end.trail
         if trail is not None:  # the true residual replaces that of the recurrences
             trail = record(trail, steps, r_norm, x, jnp.array(True))
@@ -184,12 +182,13 @@ def iterate(
             norm=r_norm,
             best=jnp.minimum(c.best, r_norm),
             steps=steps,
+            budget=jnp.where(done, 0, budget),
             trips=c.trips + end.trips,
             index=c.index + 1,
             stalled=stalled,
-            doubted=c.doubted | (outcome == CLAIMED),
+            target=jnp.where(outcome == CLAIMED, problem.goal / 2, c.target),
             least_squares=normal & ~small,
-            done=solved | given_up | exhausted | (outcome == OVERFLOW) | (outcome == CONLIM),
+            going=~done,
             result=RESULTS.where(solved, RESULTS.successful, failure),
             memory=end.memory,
             trail=trail,
@@ -197,23 +196,25 @@ def iterate(
 
     zero = jnp.zeros((), jnp.int32)
     false = jnp.zeros((), bool)
+    going = (problem.norm > problem.goal) & ~problem.is_bad
     start = _Loop(
         x=problem.x,
         residual=problem.residual,
         norm=problem.norm,
         best=problem.norm,
         steps=zero,
+        budget=jnp.where(going, jnp.asarray(max_steps, jnp.int32), 0),
         trips=zero,
         index=zero,
         stalled=zero,
-        doubted=false,
+        target=problem.goal,
         least_squares=false,
-        done=problem.is_bad | (problem.norm <= problem.goal),
+        going=going,
         result=RESULTS.where(problem.is_bad, RESULTS.nonfinite_input, RESULTS.successful),
         memory=method.memory,
         trail=trail,
     )
-    c = while_loop(lambda c: ~c.done, body, start, axes)
+    c = while_loop(lambda c: c.going, body, start, axes)
     rates = list(zip(method.per_trip, method.per_cycle, method.before))
     matvecs, rmatvecs = (c.trips * a + c.index * b + before for a, b, before in rates)
     ending = Ending(

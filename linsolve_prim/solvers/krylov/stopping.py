@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, PyTree
@@ -64,6 +65,10 @@ def _is_number(value: Any) -> bool:
     return real and not isinstance(value, bool)
 
 
+def _is_zero(value: Any) -> bool:
+    return _is_number(value) and value == 0
+
+
 def check_tolerance(name: str, value: Any, optional: bool = False) -> None:
     """Refuse everything but real scalars from 0 up. (The sign of an array is not looked at.)"""
     if (value is None and optional) or (_is_number(value) and value >= 0):
@@ -101,8 +106,7 @@ def check_settings(rtol: Any, atol: Any, norm: Any, max_steps: Any) -> None:
             "the Euclidean norm."
         )
     check_count("max_steps", max_steps, "ten times the number of unknowns", optional=True)
-    is_zero = lambda tolerance: _is_number(tolerance) and tolerance == 0
-    if is_zero(rtol) and is_zero(atol) and max_steps is None:
+    if _is_zero(rtol) and _is_zero(atol) and max_steps is None:
         raise ValueError(
             "rtol, atol, max_steps: must not be 0, 0 and None, which leaves an iteration without "
             "an end. Pass a positive tolerance, or `max_steps`."
@@ -151,22 +155,22 @@ def pose(
     """
     dtype = tree_real_dtype(vector)
     rtol = jnp.asarray(default_rtol(dtype) if rtol is None else rtol, dtype)
-    x = tree_zeros(operator.in_structure()) if x0 is None else x0
+    zero = tree_zeros(operator.in_structure())
+    if x0 is None and projector is None:
+        return _pose_from_zero(vector, zero, rtol, atol, norm)
+    x = zero if x0 is None else x0
     b_size, given = max_norm(vector), vector
     if projector is not None:
         vector, x = projector.of_residual(vector), projector.of_solution(x)
     residual = vector if x0 is None else tree_sub(vector, operator.mv(x))
     r_size = max_norm(residual)
     is_zero = b_size == 0
-    finite = jnp.isfinite(b_size) & jnp.isfinite(r_size) & tree_all_finite(x)
+    finite = jnp.isfinite(b_size) & jnp.isfinite(r_size) & jnp.isfinite(max_norm(x))
     is_bad = ~finite & ~is_zero
     nothing_to_do = is_zero | is_bad
     b_unit = power_of_two(b_size)
     unit = jnp.where(nothing_to_do, b_unit, power_of_two(jnp.maximum(b_size, r_size)))
-    in_units = lambda tree: tree_where(
-        nothing_to_do, tree_zeros_like(tree), tree_divide(tree, unit)
-    )
-    residual = in_units(residual)
+    residual = _in_units(unit, nothing_to_do, residual)
     b_scaled = tree_divide(vector, b_unit)
     in_norm = lambda tree: jnp.asarray(norm(tree), dtype) * (b_unit / unit)
     rtol_goal = rtol * in_norm(b_scaled)
@@ -182,7 +186,7 @@ def pose(
             rtol_goal = jnp.maximum(rtol_goal, 10 * jnp.finfo(dtype).eps * in_norm(b_given))
     return Problem(
         vector=tree_divide(vector, unit),
-        x=in_units(x),
+        x=_in_units(unit, nothing_to_do, x),
         residual=residual,
         norm=jnp.asarray(norm(residual), dtype),
         rtol_goal=rtol_goal,
@@ -196,6 +200,42 @@ def pose(
         matvecs=int(x0 is not None),
         outside=outside,
     )
+
+
+def _pose_from_zero(
+    vector: PyTree[Array], x: PyTree[Array], rtol: Array, atol: Any, norm: Norm
+) -> Problem:
+    """`pose` without a first guess: b is the residual, so that little has to be computed (and
+    compiled: a kernel for each number takes most of the compilation of a Krylov solve)."""
+    size = max_norm(vector)
+    is_zero = size == 0
+    is_bad = ~jnp.isfinite(size)
+    unit = power_of_two(size)
+    residual = _in_units(unit, is_zero | is_bad, vector)
+    r_norm = jnp.asarray(norm(residual), rtol.dtype)
+    rtol_goal = rtol * r_norm
+    atol_goal = jnp.asarray(atol, rtol.dtype) / unit
+    b_norm = r_norm if norm is two_norm else two_norm(residual)
+    return Problem(
+        vector=residual,
+        x=x,
+        residual=residual,
+        norm=r_norm,
+        rtol_goal=rtol_goal,
+        atol_goal=atol_goal,
+        goal=rtol_goal if _is_zero(atol) else jnp.maximum(rtol_goal, atol_goal),
+        vector_norm=jnp.where(is_bad, size, b_norm),
+        rtol=rtol,
+        unit=unit,
+        is_zero=is_zero,
+        is_bad=is_bad,
+        matvecs=0,
+        outside=None,
+    )
+
+
+def _in_units(unit: Array, nothing_to_do: Array, x: PyTree[Array]) -> PyTree[Array]:
+    return tree_where(nothing_to_do, tree_zeros_like(x), tree_divide(x, unit))
 
 
 # ---- the verdict ---------------------------------------------------------------------------------
@@ -216,18 +256,19 @@ class Ending(NamedTuple):
 
 
 def report(
-    problem: Problem, ending: Ending, max_steps: int
+    problem: Problem, ending: Ending, max_steps: int, norm: Norm
 ) -> tuple[PyTree[Array], RESULTS, dict[str, Any]]:
     """The solution in the user's units, the result, and the statistics that all methods share."""
+    sizes = jax.tree.map(max_norm, ending.x)
+    fits = tree_all_finite(tree_scale(problem.unit, sizes))  # it may overflow in the user's units
     x = tree_scale(problem.unit, ending.x)
-    fits = tree_all_finite(x)  # it may overflow in the user's units
     x = tree_where(fits, x, tree_zeros_like(x))
     result = RESULTS.where(fits, ending.result, RESULTS.diverged)
     # Without any tolerance (rtol = atol = 0) what is asked for is a number of steps.
     untold = (problem.rtol_goal == 0) & (problem.atol_goal == 0) & ~problem.is_zero
     ran = (result == RESULTS.max_steps_reached) | (result == RESULTS.stagnation)
     result = RESULTS.where(untold & ran, RESULTS.successful, result)
-    r_norm = two_norm(ending.residual)
+    r_norm = ending.norm if norm is two_norm else two_norm(ending.residual)
     if problem.outside is not None:
         r_norm = jnp.hypot(r_norm, problem.outside)
         inside = problem.outside * _INSIDE <= _OUTSIDE * problem.goal

@@ -76,7 +76,7 @@ def unroll(
         rmatvecs=trips * method.per_trip[1] + cycles * method.per_cycle[1] + method.before[1],
         trail=None,
     )
-    return report(problem, ending, steps)
+    return report(problem, ending, steps, solver.norm)
 
 
 def _check_method(solver: AbstractKrylovSolver) -> None:

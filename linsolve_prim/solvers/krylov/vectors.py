@@ -69,6 +69,17 @@ def _any_lane_of_batch(axis_size: int, in_batched: Any, flag: Array) -> tuple[Ar
 
 
 @jax.custom_batching.custom_vmap
+def in_lane(active: Array) -> Array:
+    """True; under `vmap`, in each lane what is given: for steps that hold a lane still themselves."""
+    return jnp.ones_like(active)
+
+
+@in_lane.def_vmap
+def _in_lane_of_batch(axis_size: int, in_batched: Any, active: Array) -> tuple[Array, bool]:
+    return active, in_batched[0]
+
+
+@jax.custom_batching.custom_vmap
 def frozen(active: Array, new: PyTree[Array], old: PyTree[Array]) -> PyTree[Array]:
     """`new`; under `vmap`, in lanes that are not active, `old`."""
     return new
