@@ -276,6 +276,23 @@ def test_memory_of_gradients_is_linear_in_the_entries():
     assert used <= 4 * n * k * REAL.itemsize + 4 * pattern.nnz * REAL.itemsize
 
 
+@pytest.mark.skipif(jax.default_backend() != "cpu", reason="of XLA for CPU")
+def test_a_product_is_computed_once_for_all_its_uses():
+    """XLA would compute a sum of products for each use of it: in CG for ⟨p, Ap⟩ and for the residual."""
+    n = 50
+    op = SparseLinearOperator.from_scipy(
+        sp.diags_array([np.ones(n - 1), np.full(n, 4.0), np.ones(n - 1)], offsets=[-1, 0, 1])
+    )
+
+    def use(values, x):
+        y = SparseLinearOperator(values, op.pattern).mv(x)
+        return jnp.vdot(x, y), x - 0.1 * y
+
+    text = jax.jit(use).lower(op.values, jnp.ones(n)).compile().as_text()
+    products = [line for line in text.splitlines() if " multiply(" in line and "(_mv)/" in line]
+    assert len(products) == 3
+
+
 def test_structure_is_proved_by_the_pattern():
     """S3-01: no tags needed; and tags are transposed."""
     of = lambda name: SparseLinearOperator.from_scipy(MATRICES[name])

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-from .once import once
+from .once import lean, once
 from .pattern import SparsityPattern
 
 
@@ -81,24 +81,29 @@ def pack(layout: Dia, values: Array) -> list[tuple[Array, Array | None]]:
             entries = values[:, first : first + step * (b - a - 1) + 1 : step]
             found.append((jnp.pad(entries, ((0, 0), (a, m - b))), None))
             continue
+        full = slots[a:b].min(initial=0) >= 0
         # Behind the barrier XLA does not know that indices are constants, and does not compute with
         # them when it compiles, which takes longer than the program runs.
-        known = jax.lax.optimization_barrier(jnp.asarray(slots))
+        known = jax.lax.optimization_barrier(jnp.asarray(slots[a:b] if full else slots))
         entries = values.at[:, known].get(mode="promise_in_bounds", wrap_negative_indices=False)
-        found.append((entries, known >= 0))
+        if full:  # outside of the matrix the vector is padded with zeros
+            found.append((jnp.pad(entries, ((0, 0), (a, m - b))), None))
+        else:
+            found.append((entries, known >= 0))
     return found
 
 
 def apply(layout: Dia, packed: Sequence[tuple[Array, Array | None]], x: Array) -> Array:
     """From what `pack` returned and `(B, K, n)` to `(B, K, m)`."""
-    m, before = layout.shape[0], layout.before
-    padded = once(x, before, layout.after)
+    (batch, count, _), m = x.shape, layout.shape[0]
+    padded = once(lean(x), layout.before, layout.after)
     total = None
     for (entries, there), offset in zip(packed, layout.offsets):
-        first = before + offset
-        term = entries[:, None] * jax.lax.slice_in_dim(padded, first, first + m, axis=2)
+        first = layout.before + offset
+        part = jax.lax.slice_in_dim(padded, first, first + m, axis=padded.ndim - 1)
+        term = lean(entries, count) * part
         if there is not None:
             term = jnp.where(there, term, jnp.zeros((), x.dtype))
         total = term if total is None else total + term
     assert total is not None
-    return total
+    return total.reshape(batch, count, m)

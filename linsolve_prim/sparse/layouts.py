@@ -25,7 +25,7 @@ from jaxtyping import Array
 
 from .._varying import vary_together
 from . import layout_dia, layout_ell
-from .once import once
+from .once import alone, once
 from .pattern import SparsityPattern
 
 _MOST_DIAGONALS = 64
@@ -64,7 +64,7 @@ def pack(pattern: SparsityPattern, transpose: bool, values: Array) -> Any:
 def apply(pattern: SparsityPattern, transpose: bool, packed: Any, x: Array) -> Array:
     """`product` with values that were packed before."""
     module, layout = _layout(pattern, transpose)
-    return module.apply(layout, packed, x)
+    return alone(lambda packed, x: module.apply(layout, packed, x), packed, x)
 
 
 def product(pattern: SparsityPattern, transpose: bool, values: Array, x: Array) -> Array:

@@ -1,39 +1,50 @@
-"""An operand that is read once for each entry, written to memory before that happens."""
+"""What keeps XLA from computing an operand or a product once for each use of it."""
 
 from __future__ import annotations
 
-import functools
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from .._varying import vary_together
+from .._varying import vary_like, vary_together, varying_axes
+
+
+def alone(compute: Callable[..., Array], *args: Any) -> Array:
+    """`compute(*args)`, computed once and written to memory.
+
+    On CPU, XLA fuses sums of products and gathers into what uses them, and so computes them once for
+    each use: a product in CG twice, for ⟨p, Ap⟩ and for the residual; what is gathered once for each
+    entry [measured]. It removes an `optimization_barrier` before it fuses, but keeps a conditional
+    whose outcome it does not know.
+    """
+
+    def in_a_branch(*args: Any) -> Array:
+        out = jax.eval_shape(compute, *args)
+        axes = varying_axes(args)
+        never = lambda *_: vary_like(jnp.zeros(out.shape, out.dtype), axes)
+        always = jax.lax.optimization_barrier(jnp.array(True))
+        return jax.lax.cond(always, lambda *args: vary_like(compute(*args), axes), never, *args)
+
+    return jax.lax.platform_dependent(*args, cpu=in_a_branch, default=compute)
 
 
 def once(x: Array, before: int = 0, after: int = 0) -> Array:
-    """x, with zeros before and after along its last axis, computed once.
+    """x, with zeros before and after along its last axis, as an array in memory."""
 
-    On CPU, XLA fuses what x is computed from into the gathers of it, and so computes that once for
-    each entry: a gradient with a cosine took five times longer [measured]. It removes an
-    `optimization_barrier` before it fuses, but keeps a loop whose length it does not know.
-    """
-    pad = [(0, 0)] * (x.ndim - 1) + [(before, after)]
-    copy = functools.partial(_copy_in_a_loop, pad=pad)
-    return jax.lax.platform_dependent(x, cpu=copy, default=lambda x: jnp.pad(x, pad))
+    def padded(x: Array) -> Array:
+        # (Concatenation copies memory; `pad` is a loop over entries.)
+        zeros = lambda width: jnp.zeros((*x.shape[:-1], width), x.dtype)
+        return jnp.concatenate(vary_together(zeros(before), x, zeros(after)), axis=-1)
+
+    return alone(padded, x)
 
 
-def _copy_in_a_loop(x: Array, pad: list[tuple[int, int]]) -> Array:
-    if x.size == 0:
-        return jnp.pad(x, pad)
-    start = (0,) * x.ndim
-    place = tuple(before for before, _ in pad)
-    one = jax.lax.optimization_barrier(jnp.asarray(1, jnp.int32))
-
-    def body(_: Any, out: Array) -> Array:
-        return jax.lax.dynamic_update_slice(out, jax.lax.dynamic_slice(x, start, x.shape), place)
-
-    shape = [size + before + after for size, (before, after) in zip(x.shape, pad)]
-    out = vary_together(jnp.zeros(shape, x.dtype), x)[0]
-    return jax.lax.fori_loop(jnp.asarray(0, jnp.int32), one, body, out)
+def lean(array: Array, count: int | None = None) -> Array:
+    """`(B, K, n)` without axes of length 1; entries `(B, n)` such that they multiply the like of it."""
+    shape = array.shape
+    if count is not None and shape[0] > 1 and count > 1:
+        return array[:, None]
+    return array.reshape([size for size in shape[:-1] if size != 1] + [shape[-1]])
