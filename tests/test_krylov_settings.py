@@ -1,5 +1,8 @@
 """Settings that all Krylov methods share: histories, sides, null spaces, progress, counted products."""
 
+import dataclasses
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -240,3 +243,54 @@ def test_both_sides_solve_and_differentiate(method):
         method(side="both")
     with pytest.raises(ValueError, match="side: `LSMR` preconditions tall operators on the right"):
         lp.LSMR(side="left")
+
+
+# ---- solvers as settings -------------------------------------------------------------------------
+
+
+def test_solvers_are_reusable_specifications_S4_08():
+    """S4-08: `("CG", 1e-3, 0)` is `lp.CG(1e-3, 0.0)`: an immutable value, equal and hashed by its settings."""
+    solver = lp.CG(1e-3, 0.0)
+    assert solver == lp.CG(rtol=1e-3, atol=0.0)
+    assert hash(solver) == hash(lp.CG(1e-3, 0.0))
+    assert solver not in (lp.CG(1e-4, 0.0), lp.CG(1e-3, 0.0, history=True), lp.MINRES(1e-3, 0.0))
+    assert {solver: "found"}[lp.CG(1e-3, 0.0)] == "found"
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        solver.rtol = 1e-4
+    assert dataclasses.replace(solver, max_steps=7) == lp.CG(1e-3, 0.0, max_steps=7)
+    traced = []
+
+    @functools.partial(jax.jit, static_argnums=0)
+    def solve(solver, b):
+        traced.append(solver)
+        return lp.solve(operator(lp.CG), b, solver)
+
+    first, again = solve(solver, B), solve(lp.CG(1e-3, 0.0), B)
+    assert len(traced) == 1
+    np.testing.assert_array_equal(first, again)
+
+
+def test_guess_is_given_to_the_solve_not_to_the_solver_S4_15():
+    """S4-15: one solver serves with and without a first guess; `x0=None` stands for none."""
+    solver, a = lp.CG(RTOL), operator(lp.CG)
+    plain = lp.linear_solve(a, B, solver, options={"x0": None})
+    guessed = lp.linear_solve(a, B, solver, options={"x0": plain.value})
+    assert int(plain.stats["num_steps"]) > 0
+    assert int(guessed.stats["num_steps"]) == 0
+    np.testing.assert_array_equal(guessed.value, plain.value)
+    np.testing.assert_array_equal(lp.solve(a, B, solver, x0=plain.value), plain.value)
+    np.testing.assert_array_equal(lp.solve(a, B, solver, x0=None), plain.value)
+
+
+@pytest.mark.parametrize("method", [lp.CG, lp.MINRES, lp.BiCGStab])
+def test_methods_fail_alike_S3_23(method):
+    """S3-23: too few steps and a singular system raise in every method, and never give NaN."""
+    solver = method(RTOL, max_steps=2)
+    singular = np.diag(np.r_[0.0, np.linspace(1, 3, N - 1)])
+    for matrix, error in ((SYMMETRIC, lp.NotConverged), (singular, lp.LinearSolveError)):
+        a = lp.MatrixLinearOperator(array(matrix), lp.positive_semidefinite_tag)
+        with pytest.raises(error, match=rf"(?s){method.__name__}.*max_steps = 2") as caught:
+            lp.linear_solve(a, B, solver)
+        told = lp.linear_solve(a, B, solver, throw=False)
+        assert caught.value.solution.result == told.result != lp.RESULTS.successful
+        assert bool(jnp.all(jnp.isfinite(told.value)))
