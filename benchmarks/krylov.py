@@ -64,6 +64,21 @@ def _lineax(product: Any, b: jax.Array) -> Callable[[], Any]:
     return lambda: fn(b)
 
 
+def _phiml(product: Any, b: jax.Array) -> Callable[[], Any]:
+    from phiml import math
+
+    math.use("jax")
+    math.set_global_precision(8 * b.dtype.itemsize)
+    names = "xyz"[: b.ndim]
+    axes = math.spatial(*names)
+    y, x0 = math.wrap(b, axes), math.wrap(jnp.zeros_like(b), axes)
+    quiet = (math.NotConverged, math.Diverged)
+    solve = math.Solve("CG", 0.0, 0.0, x0=x0, max_iterations=STEPS, suppress=quiet)
+    f = lambda x: math.wrap(product(x.native([*names])), axes)
+    fn = math.jit_compile(lambda y: math.solve_linear(f, y, solve))
+    return lambda: fn(y).native([*names])
+
+
 def _stream(b: jax.Array, nonzeros: int) -> tuple[Callable[[], Any], int]:
     """What an iteration has to read and write once, and the bytes of it.
 
@@ -108,6 +123,8 @@ def iterations(seconds: float, quick: bool) -> Table:
             }
             if importlib.util.find_spec("lineax"):
                 calls["Lineax"] = _lineax(stencil, grid)
+            if importlib.util.find_spec("phiml"):
+                calls["ΦML"] = _phiml(stencil, grid)
             solves = {name: call for name, call in calls.items() if name != "streaming"}
             flat = {k: lambda f=f: np.ravel(f()) for k, f in solves.items()}
             out = wrong(flat, ROUNDING[dtype])
