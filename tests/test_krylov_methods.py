@@ -14,7 +14,12 @@ N = 30
 
 
 @each()
-@pytest.mark.parametrize("dtype", DTYPES, ids=lambda d: np.dtype(d).name)
+@pytest.mark.parametrize(
+    "dtype",
+    # (In the test's own precision, SciPy's grid is solved: `test_krylov_scipy`.)
+    [pytest.param(d, marks=[pytest.mark.slow] if d is np.float64 else []) for d in DTYPES],
+    ids=lambda d: np.dtype(d).name,
+)
 def test_solves(method, dtype):
     """S0-42, B-11: real and complex, in every precision; reported residuals are true."""
     a, b = system(method.kind, N, dtype)
