@@ -140,17 +140,25 @@ def test_optimistix_with_our_solvers_and_its_implicit_adjoint(finder, solver, sp
     assert float(slope) == pytest.approx(float(want), rel=1e-4)
 
 
-def test_diffrax_implicit_steps_with_our_solver():
+@pytest.mark.parametrize(
+    ("method", "solver"),
+    [
+        ("Kvaerno3", lp.SuperLU()),
+        pytest.param("Kvaerno5", lp.GMRES(1e-10, preconditioner="ilu"), marks=pytest.mark.slow),
+    ],
+    ids=["sparse direct", "GMRES with ILU"],
+)
+def test_diffrax_implicit_steps_with_our_solver(method, solver):
     """The heat equation, stiff, by an implicit method whose Newton steps are ours."""
     dfx = pytest.importorskip("diffrax")
     n = 20
     laplace = lambda u: (jnp.pad(u, 1)[2:] + jnp.pad(u, 1)[:-2] - 2 * u) * (n + 1) ** 2
-    own = lp.interop.lineax.as_lineax(lp.SuperLU(), sparse=True)
+    own = lp.interop.lineax.as_lineax(solver, sparse=True)
     finder = dfx.VeryChord(rtol=1e-8, atol=1e-8, linear_solver=own)
     u0 = jnp.sin(jnp.pi * jnp.arange(1, n + 1, dtype=float) / (n + 1))
     found = dfx.diffeqsolve(
         dfx.ODETerm(lambda t, u, k: k * laplace(u)),
-        dfx.Kvaerno3(root_finder=finder),
+        getattr(dfx, method)(root_finder=finder),
         0.0,
         0.1,
         0.01,
