@@ -15,6 +15,7 @@ from importlib.metadata import PackageNotFoundError as _NotFound, version as _ve
 from .simple import solve as solve
 from .api import linear_solve as linear_solve, invert as invert
 from .least_squares import lstsq as lstsq
+from .entry import solve_entry as solve_entry
 from .factorization import (
     factorize as factorize,
     update as update,

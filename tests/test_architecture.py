@@ -23,7 +23,7 @@ LAYERS = [
     ["solvers"],
     ["primitive"],
     ["adjoint", "auto", "api", "functions", "simple", "least_squares", "explain"]
-    + ["internal", "factorization"],
+    + ["internal", "factorization", "entry"],
     ["nonlinear", "learn", "determinants", "distributions"],
     ["tracing"],
     ["diagnostics", "interop"],

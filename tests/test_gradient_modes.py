@@ -72,7 +72,7 @@ def hand_cg(A, b, steps):
 # ---- unrolled -------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("steps", "checkpoint"), [(1, False), (4, False), (9, True)])
+@pytest.mark.parametrize(("steps", "checkpoint"), [(4, False), (9, True)])
 def test_unrolled_cg_is_the_hand_written_loop_S1_09(steps, checkpoint):
     mode = lp.UnrolledAdjoint(steps, checkpoint=checkpoint)
     f = lambda A, b: loss(A, b, adjoint=mode)
@@ -87,7 +87,7 @@ def test_unrolled_cg_is_the_hand_written_loop_S1_09(steps, checkpoint):
         close(twice, jax.jvp(along(g), (SPD,), direction[:1])[1])
 
 
-QUICK = ("cg", "restarted", "bicgstab", "richardson", "chebyshev")
+QUICK = ("cg", "restarted", "bicgstab", "chebyshev")
 
 
 @pytest.mark.parametrize(
@@ -118,7 +118,7 @@ def test_every_method_unrolls_to_its_own_first_steps_S1_09(name):
 def test_unrolled_gradients_tend_to_the_implicit_ones_S1_09():
     want = jax.grad(loss)(SPD, B, lp.LU())
     errors = []
-    for steps in (2, 5, 8, 14):
+    for steps in (2, 6, 14):
         got = jax.grad(lambda A, k=steps: loss(A, B, adjoint=lp.UnrolledAdjoint(k)))(SPD)
         errors.append(float(jnp.linalg.norm(got + got.T - want - want.T) / jnp.linalg.norm(want)))
     assert errors == sorted(errors, reverse=True)
@@ -230,7 +230,7 @@ def test_one_step_puts_the_preconditioner_in_the_place_of_the_inverse_S1_09():
     close(tangent, jnp.cos(x) @ (m @ B))
 
 
-@pytest.mark.parametrize("steps", [1, 2, 5])
+@pytest.mark.parametrize("steps", [1, 5])
 def test_one_step_errs_by_a_power_of_what_the_preconditioner_misses(steps):
     m = jnp.linalg.inv(GENERAL + 0.05 * jnp.asarray(FACTOR))
     mode = lp.OneStepAdjoint(lp.MatrixLinearOperator(m), num_steps=steps)
@@ -264,7 +264,7 @@ def test_one_step_is_on_the_tape_as_what_it_is():
 # ---- stochastic -----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("typed", [True, False])
+@pytest.mark.parametrize("typed", [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_the_mean_over_keys_is_the_gradient_and_the_variance_as_told_S1_23(typed):
     """Each entry within 4σ of the exact one, and σ is √((n − 1)/s)·|Ā|."""
     keys, samples = 4000, 3
@@ -334,6 +334,7 @@ def test_stochastic_settings_are_checked():
         lp.root_solve(lambda x: x - 1, B, adjoint=lp.StochasticAdjoint(jax.random.key(0), 3))
 
 
+@pytest.mark.slow  # test_second_order.py has these for all solvers
 def test_default_derivatives_are_unchanged():
     check_grads(
         lambda A: loss((A + A.T) / 2, B, lp.Cholesky()), (SPD,), order=2, rtol=1e-4, atol=1e-4

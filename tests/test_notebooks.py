@@ -13,13 +13,29 @@ import pytest
 FOLDER = pathlib.Path(__file__).parent.parent / "notebooks"
 NAMES = sorted(path.stem for path in FOLDER.glob("*.ipynb"))
 
-#: For each notebook: what it ends in, between which bounds, and what it needs beside JAX and optax.
+#: For each notebook: what it ends in, between which bounds, and what it needs beside JAX.
 CLOSING = {
     "first_solve": ({"error": (0, 0.1)}, ["matplotlib"]),
     # S2-26: steps do not grow with the grid; a gradient through 20 solves with a refreshed hierarchy.
     "multigrid": ({"growth": (0.5, 2), "error": (0, 1e-4)}, ["matplotlib", "pyamg"]),
+    # S1-06, S1-27: a network that makes A and b, trained end to end; at times seen and not seen.
+    "learned_system": ({"fall": (20, 1e4), "unseen_fall": (20, 1e4)}, ["matplotlib", "optax"]),
+    # S1-18: solves in the right-hand side of an ODE, differentiated through its trajectory.
+    "neural_ode": ({"ratio": (0, 0.25)}, ["matplotlib", "optax", "diffrax"]),
+    # S4-21, S4-22, S4-25: U-Net → pressure projection → loss, several steps in a row.
+    "pressure_correction": (
+        {"ratio": (0.2, 0.8), "left_over": (0, 1e-5)},
+        ["matplotlib", "optax"],
+    ),
+    # S4-02: many right-hand sides, their adjoints and `minimize` on one factorization for each guess.
+    "heat_inverse": ({"error": (0.05, 0.35), "factorizations": (0.5, 1.01)}, ["matplotlib"]),
+    # S1-12, S1-14, S1-26: on matrices that were not seen, beside the best of none, Jacobi's, untrained.
+    "learned_preconditioner": (
+        {"ratio": (0.2, 0.5), "ratio_general": (0.3, 1)},
+        ["matplotlib", "optax"],
+    ),
 }
-QUICK = {"first_solve"}
+QUICK = {"first_solve", "learned_system"}
 
 #: The script as a user runs it, and what it ends in as JSON.
 RUN = """

@@ -1,6 +1,6 @@
 """Solvers and preconditioners with parameters that are learned, and what one needs to learn them.
 
-All of them are pytrees, which `optax` trains. See `docs/examples/learned_*.py`.
+All of them are pytrees, which `optax` trains. See `docs/examples/learned_*.py` and `notebooks/`.
 """
 
 from .compare import GradientTable as GradientTable, compare_gradients as compare_gradients
