@@ -11,7 +11,7 @@ import numpy as np
 import linsolve_prim as lp
 
 from .report import Table
-from .timing import markdown, time_together
+from .timing import agree, markdown, time_together
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
@@ -97,6 +97,7 @@ def eager(seconds: float) -> Table:
                 return value.block_until_ready()
 
             calls[key] = call
+        agree(calls)
         results = time_together(calls, seconds)
         start = results["jnp.linalg.solve"][0]
         extra = {key: median - start for key, (median, _) in results.items()}
