@@ -26,6 +26,11 @@ def label(value):
     return getattr(value, "__name__", str(value))
 
 
+def slow(*case):
+    """A case that goes through the same code as others; all compile for long."""
+    return pytest.param(*case, marks=pytest.mark.slow)
+
+
 def dirichlet(x):
     """−Δ with zeros outside."""
     padded, y = jnp.pad(x, 1), 2.0 * x.ndim * x
@@ -73,11 +78,11 @@ def cg(operator, b, preconditioner, **settings):
 @pytest.mark.parametrize(
     ("fn", "shape"),
     [
-        (dirichlet, (64, 64)),
         (dirichlet, (51, 38)),
         (periodic, (35, 50)),
         (dirichlet, (500,)),
-        pytest.param(dirichlet, (14, 14, 14), marks=pytest.mark.slow),
+        slow(dirichlet, (64, 64)),
+        slow(dirichlet, (14, 14, 14)),
     ],
     ids=label,
 )
@@ -93,6 +98,18 @@ def test_few_iterations_on_grids_of_all_kinds_S2_26(fn, shape):
     )
 
 
+def test_fewer_steps_than_without_and_as_many_as_jax_scipy_B_14():
+    """B-14: CG takes the steps of `jax.scipy.sparse.linalg.cg`, and with multigrid a tenth of them."""
+    shape = (64, 64)
+    operator, b = operator_of(dirichlet, shape), rhs(shape)
+    plain, multigrid = (cg(operator, b, m) for m in (None, GeometricMultigrid()))
+    steps = int(plain.stats["num_steps"])
+    apply = jax.jit(lambda n: jax.scipy.sparse.linalg.cg(dirichlet, b, tol=0.0, maxiter=n)[0])
+    left = [float(jnp.linalg.norm(b - dirichlet(apply(steps + k)))) for k in (-2, 0)]
+    assert left[1] <= 1.01e-8 * float(jnp.linalg.norm(b)) < left[0]
+    assert int(multigrid.stats["num_steps"]) <= steps / 10
+
+
 def test_jumping_coefficients():
     """Blocks of 10⁴ in 1: interpolation follows the coefficients."""
     blocks = np.random.default_rng(0).random((8, 8)) < 0.3
@@ -102,7 +119,14 @@ def test_jumping_coefficients():
 
 
 @pytest.mark.parametrize(
-    "settings", [{"cycle": "W"}, {"smoother": "l1_jacobi"}, {"degree": 3}], ids=str
+    "settings",
+    [
+        {"cycle": "W", "degree": 3},
+        {"smoother": "l1_jacobi"},
+        slow({"cycle": "W"}),
+        slow({"degree": 3}),
+    ],
+    ids=str,
 )
 def test_settings(settings):
     operator = operator_of(dirichlet, (40, 40))
@@ -121,7 +145,12 @@ SMALL = [
 ]
 
 
-@pytest.mark.parametrize(("fn", "shape"), SMALL, ids=label)
+FEW = [SMALL[0], SMALL[3], SMALL[5]]
+
+
+@pytest.mark.parametrize(
+    ("fn", "shape"), [case if case in FEW else slow(*case) for case in SMALL], ids=label
+)
 def test_stencils_and_cycles_are_what_they_stand_for(fn, shape):
     """The stencil is the operator, and its transpose Aᵀ; so with interpolation and with the cycle."""
     operator = operator_of(fn, shape, ())
