@@ -299,11 +299,14 @@ def _started(
 
 def _check(operator: Any, solver: Any, options: Any) -> None:
     if not isinstance(operator, AbstractLinearOperator):
+        # (arrays are tracers here, which nobody passed)
+        got = (
+            f"an array {structure_str(operator)}" if is_array(operator) else type(operator).__name__
+        )
         raise WrongTypeError(
-            "operator: must be an AbstractLinearOperator; got "
-            f"{type(operator).__name__}. Wrap a matrix as `MatrixLinearOperator(matrix)` and a "
-            "function as `FunctionLinearOperator(fn, structure)`, or call `solve(A, b)`, which takes "
-            "them as they are."
+            f"operator: must be an AbstractLinearOperator; got {got}. Wrap a matrix as "
+            "`MatrixLinearOperator(matrix)` and a function as `FunctionLinearOperator(fn, structure)`, "
+            "or call `solve(A, b)`, which takes them as they are."
         )
     if not isinstance(solver, AbstractLinearSolver):
         hint = f" Did you mean `{solver.__name__}()`?" if isinstance(solver, type) else ""

@@ -70,7 +70,7 @@ def test_structures_do_not_broadcast_silently():
 
 
 LINEAR_SOLVE = [
-    (lambda: lp.linear_solve(EYE, ONES), TypeError, "operator: .*MatrixLinearOperator"),
+    (lambda: lp.linear_solve(EYE, ONES), TypeError, "operator: .*an array .*MatrixLinearOperator"),
     (lambda: lp.linear_solve(OP, ONES, lp.LU), TypeError, r"solver: .*mean `LU\(\)`"),
     (lambda: lp.linear_solve(OP, ONES, "lu"), TypeError, "solver: .*'lu'"),
     (lambda: lp.linear_solve(OP, ONES, options=[1]), TypeError, "options: .*got list"),

@@ -123,7 +123,7 @@ def lowered(*operands: Any, call: SolveCall, program: Program) -> list[Any]:
         out = tell_when_run(out[0], facts[0], facts[1], _describe(call, operands))
     if call.throw:
         failed, told = _failed(call, stages, result, verdict)
-        inputs = _inputs(call, operands, vector=verdict.finite_rhs is None)
+        inputs = _inputs(call, operands, vector=verdict.rhs_size is None)
         out = (raise_inside(out[0], failed, told, inputs, _describe(call, operands)), *out[1:])
     facts = () if call.record else stages.get((result, stats))
     return jax.tree.leaves((*out, *facts))

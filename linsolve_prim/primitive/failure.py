@@ -163,7 +163,7 @@ def raise_inside(
     leaves, treedef = jax.tree.flatten(value)
 
     def true_code(verdict: Verdict, leaves: Any, arrays: Any, lane: tuple[int, ...]) -> int:
-        finite = verdict.finite_rhs is None or verdict.finite_rhs[lane]
+        finite = verdict.rhs_size is None or np.isfinite(verdict.rhs_size[lane])
         if not (finite and _finite(Inputs(arrays, batched), lane)):
             return _NONFINITE
         claim = int(verdict.claim[lane])

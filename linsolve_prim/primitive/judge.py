@@ -118,14 +118,14 @@ class Verdict(NamedTuple):
     """Whether a solve failed, and what can be said of it at no cost: kernels are not free.
 
     `claim` is the solver's own result code. `relative_residual` is there if the solver checks it, and
-    `finite_rhs` if the residual was checked here.
+    `rhs_size`, which is finite if b is, if the residual was checked here.
     """
 
     failed: Array | None
     claim: Array
     num_steps: Array
     relative_residual: Array | None
-    finite_rhs: Array | None
+    rhs_size: Array | None
 
 
 def judge(
@@ -155,8 +155,7 @@ def judge(
     stats["residual_norm"] = r_norm
     stats["relative_residual"] = r_norm / jnp.where(b_norm > 0, b_norm, 1)
     stats["reason"] = REASONS.where(good, reason, REASONS.failed)
-    finite = jnp.isfinite(sizes.b_rough)
-    verdict = Verdict(~good, claim, stats["num_steps"], None, finite)
+    verdict = Verdict(~good, claim, stats["num_steps"], None, sizes.b_rough)
     return _blame_input(problem, result), stats, verdict
 
 
