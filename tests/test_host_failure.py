@@ -280,6 +280,7 @@ BAD = {
     "solve refuses": (bad_library(solve=_refuses), "breakdown", lp.Diverged),
     "shape": (bad_library(solve=lambda a, b, t: b[:-1]), "host_failure", lp.HostLibraryError),
     "nothing": (bad_library(solve=lambda a, b, t: None), "host_failure", lp.HostLibraryError),
+    "complex": (bad_library(solve=lambda a, b, t: b + 1j), "host_failure", lp.HostLibraryError),
     "text": (bad_library(solve=lambda a, b, t: "x = 3"), "host_failure", lp.HostLibraryError),
     "nan": (bad_library(solve=lambda a, b, t: b * np.nan), "singular", lp.SingularMatrixError),
     "wrong": (bad_library(solve=lambda a, b, t: b + 1), "inaccurate", lp.NotConverged),

@@ -252,6 +252,8 @@ def _call_library(task: Task, factor: Any, b: np.ndarray, transpose: bool) -> _O
     size = (len(b), task.columns(transpose))
     if x.shape != size:
         raise TypeError(f"{library!r}.solve returned shape {x.shape}, not {size}")
+    if np.iscomplexobj(x) and not np.iscomplexobj(b):
+        raise TypeError(f"{library!r}.solve returned {x.dtype} for a right-hand side of {b.dtype}")
     names = [out.result] * len(b) if isinstance(out.result, str) else out.result
     codes = np.array([_CODES[name] for name in names], np.int32)
     steps = np.full(len(b), out.steps, np.int32)
