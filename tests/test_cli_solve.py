@@ -153,6 +153,7 @@ def test_preconditioners_by_name(folder, capsys, solver, name):
         capsys, "A.npz", "--solver", solver, "--preconditioner", name
     )
     assert status == SUCCESS
+    assert f"preconditioner     {name}, as asked for" in out
     (steps,) = [line.split()[1] for line in out.splitlines() if line.startswith("num_steps")]
     assert int(steps) < 8  # alone it takes 10 and more
 

@@ -49,6 +49,8 @@ def _run(arguments: argparse.Namespace, system: System, dtype: np.dtype) -> int:
     solver, reason = _choose(arguments, operator)
     report_plan(arguments, system, operator, solver, reason, found.words)
     options = _options(arguments, matrix, operator)
+    if options:
+        row("preconditioner", f"{arguments.preconditioner}, as asked for")
     with np.errstate(over="ignore"):
         rhs = system.rhs.astype(dtype)
     timed = _solve(operator, rhs, solver, options, arguments.repeat)
