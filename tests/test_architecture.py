@@ -24,9 +24,9 @@ LAYERS = [
     ["primitive"],
     ["adjoint", "auto", "api", "functions", "simple", "least_squares", "explain"]
     + ["internal", "factorization", "entry"],
-    ["nonlinear", "learn", "determinants", "distributions"],
+    ["nonlinear", "learn"],
     ["tracing"],
-    ["diagnostics", "interop"],
+    ["diagnostics", "interop", "determinants", "distributions"],
     ["testing", "catalogue", "cli"],
     ["__init__", "__main__"],
 ]

@@ -274,6 +274,10 @@ def test_singular_matrices_and_negative_determinants():
         assert (float(found.sign), float(found.logabsdet)) == (0.0, -np.inf)
     assert np.isnan(lp.logdet(-jnp.eye(3)))
     np.testing.assert_allclose(lp.logdet(-jnp.eye(3, dtype=COMPLEX)), 1j * np.pi, rtol=1e-6)
+    pattern = sparse().pattern
+    zero = lambda v: lp.slogdet(lp.SparseLinearOperator(v, pattern)).logabsdet
+    with pytest.raises(lp.SingularMatrixError):  # it has a value, but no derivative
+        jax.grad(zero)(jnp.zeros(pattern.nnz))
     nan = lp.SparseLinearOperator.from_dense(np.diag([1.0, np.nan]) + np.eye(2)[::-1])
     assert np.isnan(lp.slogdet(nan).logabsdet)
 
@@ -285,6 +289,26 @@ def test_a_long_tridiagonal_neither_over_nor_underflows():
     want = np.sum(np.log(np.abs(spla.splu(a.astype(float)).U.diagonal())))
     found = lp.logdet(lp.TridiagonalLinearOperator(*bands))
     np.testing.assert_allclose(found, want, rtol=1e-9 if X64 else 1e-4)
+
+
+@pytest.mark.skipif(not X64, reason="derivatives are compared in double precision")
+def test_shards_have_their_own_determinants():
+    """Under `shard_map` with its checks on, where loops must keep the types of their carries."""
+    op = sparse(tags=PSD)
+
+    def one(v):
+        a = lp.SparseLinearOperator(v, op.pattern, PSD)
+        bands = v[:N] + 6, v[1:N], v[2 : N + 1]
+        estimate = lp.stochastic_logdet(a, jax.random.key(0), num_samples=4).value
+        return lp.logdet(a) + lp.logdet(lp.TridiagonalLinearOperator(*bands)) + estimate
+
+    mesh = jax.sharding.Mesh(np.array(jax.devices()[:1]), ("i",))
+    spec = jax.sharding.PartitionSpec("i")
+    many = lambda v: jax.vmap(one)(v)
+    sharded = jax.shard_map(many, mesh=mesh, in_specs=spec, out_specs=spec)
+    values = jnp.stack([op.values, 2 * op.values])
+    slopes = [jax.jit(jax.grad(lambda v: jnp.sum(f(v))))(values) for f in (many, sharded)]
+    np.testing.assert_allclose(*slopes, rtol=1e-9)
 
 
 def test_messages():

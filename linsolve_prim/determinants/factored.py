@@ -21,12 +21,14 @@ from jaxtyping import Array
 
 from .._static import Skeleton, split, stop_gradient
 from .._tree import ravel, tree_dtype, unravel
+from .._varying import vary_like, varying_axes
 from ..api import linear_solve
 from ..operators import AbstractLinearOperator, TaggedLinearOperator
 from ..solvers.base import AbstractLinearSolver
 from ..solvers.determinant import SignAndLog
 from ..sparse.operator import SparseLinearOperator
 from ..sparse.triplets import TripletLinearOperator
+from ..tracing import original_errors
 
 #: Right-hand sides of one block of the inverse: enough for matrix–matrix kernels, and n of each
 #: stay within a few times what the factors take.
@@ -77,7 +79,9 @@ def _derivative(task: _Task, primals: Any, tangents: Any) -> tuple[SignAndLog, S
         return _entries(task.operator.fill(arrays))
 
     change = jax.jvp(entries, tuple(arrays), tuple(tangents[0]))[1]
-    rate = jnp.sum(_inverse_at_entries(operator, solve) * change)
+    with original_errors():  # its loop is a compiled program, even where all else is eager
+        inverse = _inverse_at_entries(operator, solve)
+    rate = jnp.sum(inverse * change)
     real = rate.real.astype(log.dtype)
     if not jnp.iscomplexobj(sign):
         return (sign, log), (jnp.zeros_like(sign), real)
@@ -101,11 +105,12 @@ def _entries(operator: AbstractLinearOperator) -> Array:
 def _inverse_at_entries(operator: AbstractLinearOperator, solve: Any) -> Array:
     """(A⁻¹)ⱼᵢ for the entries (i, j) of A, like `_entries`."""
     held = _held(operator)
+    axes = varying_axes(split(operator)[0])
     columns = functools.partial(_columns_of_inverse, operator, solve)
     if isinstance(held, SparseLinearOperator):
-        return _selected(columns, held.pattern.rows, held.pattern.indices, operator.in_size())
+        return _selected(columns, held.pattern.rows, held.pattern.indices, operator.in_size(), axes)
     if isinstance(held, TripletLinearOperator):
-        return _selected(columns, held.rows, held.cols, operator.in_size())
+        return _selected(columns, held.rows, held.cols, operator.in_size(), axes)
     return columns(jnp.arange(operator.in_size(), dtype=jnp.int32)).T
 
 
@@ -121,7 +126,7 @@ def _columns_of_inverse(operator: AbstractLinearOperator, solve: Any, which: Arr
     return jax.vmap(column, out_axes=1)(which)
 
 
-def _selected(columns: Any, rows: Any, cols: Any, n: int) -> Array:
+def _selected(columns: Any, rows: Any, cols: Any, n: int, axes: frozenset[Any]) -> Array:
     """Entries of A⁻¹ at (cols, rows), by blocks of columns, of which one is held at a time.
 
     (`checkpoint`: a second derivative makes a block again where it would keep all of A⁻¹.)
@@ -138,5 +143,5 @@ def _selected(columns: Any, rows: Any, cols: Any, n: int) -> Array:
         return jnp.where(inside, there, found), None
 
     kind = jax.eval_shape(columns, jax.ShapeDtypeStruct((width,), index))
-    start = jnp.zeros(rows.shape, kind.dtype)
+    start = vary_like(jnp.zeros(rows.shape, kind.dtype), axes)
     return jax.lax.scan(step, start, jnp.arange(0, n, width, dtype=index))[0]

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from .._tree import tree_dtype
+from .._varying import vary_like, vary_together, varying_axes
 from ..operators import (
     AbstractLinearOperator,
     ComposedLinearOperator,
@@ -97,7 +98,9 @@ def _continuant(main: Array, lower: Array, upper: Array) -> SignAndLog:
     Each step's two values are divided by the larger one, so that nothing overflows. That factor is
     taken as a constant: the result does not depend on it, nor does a derivative.
     """
+    main, lower, upper = vary_together(main, lower, upper)
     edge = jnp.zeros((1,), main.dtype)
+    edge = vary_like(edge, varying_axes(main))
     products = jnp.concatenate([edge, lower * upper])
     real = jnp.finfo(main.dtype).dtype
 

@@ -20,6 +20,7 @@ from jaxtyping import Array
 
 from .._static import Skeleton, split, stop_gradient
 from .._tree import HIGHEST, ravel, tree_dot, tree_dtype, unravel
+from .._varying import vary_like, varying_axes
 from ..api import linear_solve
 from ..auto import AutoLinearSolver
 from ..errors import StructureError, WrongTypeError
@@ -77,7 +78,8 @@ def stochastic_logdet(
     solver = AutoLinearSolver(well_posed=True) if solver is None else solver
     chosen, state = solver.start(stop_gradient(operator), {})
     arrays, skeleton = split(operator)
-    others, rest = split((chosen, stop_gradient(state), probes.astype(dtype)))
+    probes = vary_like(probes.astype(dtype), varying_axes(arrays))  # under `shard_map`
+    others, rest = split((chosen, stop_gradient(state), probes))
     task = _Task(skeleton, rest, min(num_steps, size), throw)
     return LogDetEstimate(*_estimate(task, arrays, others))
 
@@ -191,7 +193,7 @@ def _lanczos(operator: AbstractLinearOperator, z: Array, num_steps: int) -> tupl
         entries = jnp.where(alive, alpha, 1), jnp.where(goes_on, beta, 0)
         return (basis, following, goes_on, scale), entries
 
-    # (made from the operands, so that under `shard_map` they vary over the same axes)
+    # (made from z, so that under `shard_map` they vary over the same axes)
     first = z / jnp.sqrt(jnp.asarray(z.shape[0], real)).astype(z.dtype)
     none = jnp.abs(first[0]) * 0
     basis = jnp.zeros((num_steps, 1), z.dtype) * first
