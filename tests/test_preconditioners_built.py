@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.extend.core import jaxprs_in_params
 from krylov_tools import EPS, REAL, normal
 from preconditioner_problems import BY_NAME, SMALL, cases, operator
 
@@ -58,6 +59,25 @@ def test_other_operators_or_a_message(row, kind):
         np.testing.assert_allclose(got, want, rtol=0, atol=1e3 * EPS)
     with pytest.raises(ValueError, match=r"operator: `\w+` needs one structure for input and out"):
         row.make().init(lp.MatrixLinearOperator(jnp.ones((3, 2))))
+
+
+def count_equations(jaxpr):
+    inner = (j for eqn in jaxpr.eqns for j in jaxprs_in_params(eqn.params))
+    return len(jaxpr.eqns) + sum(map(count_equations, inner))
+
+
+@pytest.mark.parametrize("name", ["ILU", "CoarseGrid"])
+def test_of_constants_it_is_made_while_tracing_S0_28(name):
+    """Then the program is the solve alone; of traced values it holds what makes M."""
+    a, m = operator(SMALL["general"][1]), BY_NAME[name].make()
+    solver = lp.GMRES(preconditioner=m)
+
+    def equations(values, argument):
+        own = lambda v: lp.SparseLinearOperator(values if v is None else v, a.pattern)
+        solve = lambda v: lp.linear_solve(own(v), jnp.ones(36, REAL), solver, throw=False).value
+        return count_equations(jax.make_jaxpr(solve)(argument).jaxpr)
+
+    assert equations(a.values, None) <= 2 < 50 < equations(None, a.values)
 
 
 ENTRIES = ["Jacobi", "BlockJacobi(5)", "SSOR", "ILU", "ILU(host)", "SPAI", "Schwarz", "FieldSplit"]
