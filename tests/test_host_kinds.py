@@ -2,6 +2,7 @@
 
 import contextlib
 import importlib.machinery
+import itertools
 import sys
 import types
 
@@ -32,9 +33,14 @@ from linsolve_prim.solvers.host import cholmod
 # ---- Triangular matrices (S3-20) -------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("transposed", [False, True], ids=["A", "transposed"])
-@pytest.mark.parametrize("without_ones", [False, True], ids=["stored", "unit"])
-@pytest.mark.parametrize("lower", [True, False], ids=["lower", "upper"])
+@pytest.mark.parametrize(
+    ("lower", "without_ones", "transposed"),
+    [
+        # each pair of values is met by default
+        pytest.param(*case, marks=() if sum(case) % 2 else pytest.mark.slow)
+        for case in itertools.product((True, False), repeat=3)
+    ],
+)
 def test_triangular_S3_20(lower, without_ones, transposed):
     """All eight combinations, forward and gradient; a stored diagonal is refused in the forward pass."""
     kind = ("unit " if without_ones else "") + ("lower" if lower else "upper")
