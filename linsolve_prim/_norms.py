@@ -11,7 +11,14 @@ from ._tree import tree_dot, tree_real_dtype, tree_size
 
 
 def sum_squares(x: PyTree[Array]) -> Array:
-    """Σ |xᵢ|²."""
+    """Σ |xᵢ|².
+
+    For example:
+
+        >>> import jax.numpy as jnp, linsolve_prim as lp
+        >>> print(lp.internal.sum_squares((jnp.array([3.0]), jnp.array([4.0]))))
+        25.0
+    """
     return tree_dot(x, x).real
 
 
@@ -34,12 +41,26 @@ def _two_norm_jvp(primals, tangents):
 
 
 def two_norm(x: PyTree[Array]) -> Array:
-    """√Σ |xᵢ|²."""
+    """√Σ |xᵢ|².
+
+    For example:
+
+        >>> import jax.numpy as jnp, linsolve_prim as lp
+        >>> print(lp.internal.two_norm((jnp.array([3.0]), jnp.array([4.0]))))
+        5.0
+    """
     return _two_norm(x)
 
 
 def rms_norm(x: PyTree[Array]) -> Array:
-    """√(Σ |xᵢ|² / n); 0 for an empty tree."""
+    """√(Σ |xᵢ|² / n); 0 for an empty tree.
+
+    For example:
+
+        >>> import jax.numpy as jnp, linsolve_prim as lp
+        >>> print(lp.internal.rms_norm(jnp.array([2.0, -2.0, 2.0])))
+        2.0
+    """
     size = tree_size(x)
     if size == 0:
         return jnp.zeros((), tree_real_dtype(x))
@@ -58,7 +79,14 @@ def _zero_gradient_at_zero_jvp(primals, tangents):
 
 
 def max_norm(x: PyTree[Array]) -> Array:
-    """max |xᵢ|; 0 for an empty tree."""
+    """max |xᵢ|; 0 for an empty tree.
+
+    For example:
+
+        >>> import jax.numpy as jnp, linsolve_prim as lp
+        >>> print(lp.internal.max_norm({"p": jnp.array([3.0, -4.0]), "q": jnp.array(1.0)}))
+        4.0
+    """
     maxima = [jnp.max(jnp.abs(leaf)) for leaf in jax.tree.leaves(x) if leaf.size > 0]
     if not maxima:
         return jnp.zeros((), tree_real_dtype(x))

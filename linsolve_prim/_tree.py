@@ -18,7 +18,15 @@ def _dot(a: ArrayLike, b: ArrayLike) -> Array:
 
 
 def tree_dot(x: PyTree[ArrayLike], y: PyTree[ArrayLike]) -> Array:
-    """⟨x, y⟩ = Σ conj(xᵢ) yᵢ over two pytrees of the same structure."""
+    """⟨x, y⟩ = Σ conj(xᵢ) yᵢ over two pytrees of the same structure.
+
+    For example:
+
+        >>> import jax.numpy as jnp, linsolve_prim as lp
+        >>> x, y = (jnp.array([1j]), jnp.array([2.0])), (jnp.array([1j]), jnp.array([3.0]))
+        >>> print(lp.internal.tree_dot(x, y))
+        (7+0j)
+    """
     x_leaves, x_def = jax.tree.flatten(x)
     y_leaves, y_def = jax.tree.flatten(y)
     if x_def != y_def:

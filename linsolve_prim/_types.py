@@ -35,12 +35,26 @@ def is_inexact(x: Any) -> bool:
 
 
 def default_floating_dtype() -> Any:
-    """float64 if `jax_enable_x64` is set, else float32."""
+    """float64 if `jax_enable_x64` is set, else float32.
+
+    For example:
+
+        >>> import jax.numpy as jnp, linsolve_prim as lp
+        >>> lp.internal.default_floating_dtype() == jnp.zeros(()).dtype
+        True
+    """
     return jax.dtypes.canonicalize_dtype(np.float64)
 
 
 def complex_to_real_dtype(dtype: Any) -> Any:
-    """The dtype of `abs(x)` for `x` of the given inexact dtype."""
+    """The dtype of `abs(x)` for `x` of the given inexact dtype.
+
+    For example:
+
+        >>> import numpy as np, linsolve_prim as lp
+        >>> lp.internal.complex_to_real_dtype(np.complex64).name
+        'float32'
+    """
     return jnp.finfo(dtype).dtype
 
 

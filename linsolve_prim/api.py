@@ -110,6 +110,14 @@ def linear_solve(
     Differentiation is by the implicit function theorem, forward and reverse, to any order:
     x′ = A⁻¹(b′ − A′x) (for the pseudo-inverse's terms see `primitive/rules_jvp.py`). The solver's
     `compute` is traced once for a solve and its tangents, and once more for its transpose.
+
+        >>> import jax.numpy as jnp, linsolve_prim as lp
+        >>> A = lp.MatrixLinearOperator(jnp.array([[2.0, 1.0], [1.0, 3.0]]), lp.positive_semidefinite_tag)
+        >>> solution = lp.linear_solve(A, jnp.array([4.0, 7.0]), lp.CG())
+        >>> print(solution.value.round(3), solution.stats["num_steps"])
+        [1. 2.] 2
+        >>> bool(solution.result == lp.RESULTS.successful)
+        True
     """
     options = {} if options is None else options
     if state is sentinel:
@@ -339,6 +347,20 @@ def invert(
 
     The factorization is made here, once. The inverse can be differentiated, batched, transposed and
     combined with other operators.
+
+    - `operator`: A of any shape; `solver`, `options`, `throw`: as for `linear_solve`.
+
+    **Raises** as `linear_solve` does: here for an operator that `solver` does not take, and at each
+    product for a solve that fails.
+
+        >>> import jax.numpy as jnp, linsolve_prim as lp
+        >>> A = lp.MatrixLinearOperator(jnp.array([[2.0, 0.0], [1.0, 4.0]]))
+        >>> inverse = lp.invert(A, lp.LU())
+        >>> print(inverse.mv(jnp.array([2.0, 5.0])), inverse.T.mv(jnp.array([2.0, 4.0])))
+        [1. 1.] [0.5 1. ]
+        >>> print((inverse @ A).as_matrix().round(3))
+        [[1. 0.]
+         [0. 1.]]
     """
     options = {} if options is None else options
     _check(operator, solver, options)

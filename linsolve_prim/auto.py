@@ -68,6 +68,14 @@ class AutoLinearSolver(AbstractLinearSolver[Any]):
       `SVD`; large and matrix-free → `LSMR`.
 
     It never picks a method whose assumptions the operator does not promise.
+
+    **Raises** `StructureError` for an operator that is not square with `well_posed=True`, `ValueError`
+    for another `well_posed`.
+
+        >>> import jax.numpy as jnp, linsolve_prim as lp
+        >>> tall, b = lp.MatrixLinearOperator(jnp.array([[1.0], [1.0]])), jnp.array([1.0, 3.0])
+        >>> print(lp.linear_solve(tall, b, lp.AutoLinearSolver(well_posed=None)).value.round(3))  # by QR
+        [2.]
     """
 
     well_posed: bool | None = True

@@ -150,7 +150,18 @@ def _cells(row: SolverInfo) -> tuple[str, ...]:
 
 
 def list_solvers() -> SolverTable:
-    """Every solver that can be used here, as a table: print it, or go through its rows."""
+    """Every solver that can be used here, as a table: print it, or go through its rows.
+
+    A row is a `SolverInfo`: name, kind, what it assumes, shapes, sides of a preconditioner, device, library.
+    What is missing here is in `.missing`, with the command that installs it.
+
+        >>> import jax.numpy as jnp, linsolve_prim as lp
+        >>> table = lp.list_solvers()
+        >>> table["LSMR"].rectangular, table["CG"].assumes, table["SuperLU"].device
+        (True, 'definite', 'host')
+        >>> lp.solve(jnp.eye(2), jnp.ones(2), table["SuperLU"].example()).tolist()
+        [1.0, 1.0]
+    """
     rows, missing = [], {}
     for name, cls in sorted(vars(solvers).items(), key=lambda item: item[0].lower()):
         is_solver = inspect.isclass(cls) and issubclass(cls, AbstractLinearSolver)

@@ -20,6 +20,13 @@ def plot_convergence(what: Any, *, ax: Any = None, relative: bool = False) -> An
     - `relative`: divide each curve by its first value.
 
     **Raises** `ValueError` if there is no history in `what`.
+
+        >>> import jax.numpy as jnp, linsolve_prim as lp
+        >>> A = lp.MatrixLinearOperator(jnp.diag(jnp.arange(1.0, 9.0)), lp.positive_semidefinite_tag)
+        >>> solution = lp.linear_solve(A, jnp.ones(8), lp.CG(history=True))
+        >>> axes = lp.diagnostics.plot_convergence(solution, relative=True)
+        >>> axes.get_yscale()
+        'log'
     """
     curves = [curve for label, item in _items(what) for curve in _curves(label, item)]
     if not curves:

@@ -33,6 +33,11 @@ class Factorization(eqx.Module):
     It can be pickled. (What a host library made is not in it, but made again from the values.)
 
     Derivatives by b and by the operator's arrays are those of `linear_solve`; the factors carry none.
+
+        >>> import jax.numpy as jnp, linsolve_prim as lp
+        >>> factors = lp.factorize(jnp.array([[2.0, 0.0], [1.0, 4.0]]))
+        >>> print(factors.linear_solve(jnp.array([2.0, 5.0])).value, factors.T.solve(jnp.array([2.0, 4.0])))
+        [1. 1.] [0.5 1. ]
     """
 
     operator: AbstractLinearOperator
@@ -127,6 +132,17 @@ def factorize(
     x = factors.solve(b)
     factors = factors.update(new_values)  # keeps the symbolic analysis
     ```
+
+    **Raises** `WrongTypeError` for a function (wrap it as an operator), and what `solver` raises for a
+    matrix that it does not take. A singular matrix is told by the solves.
+
+        >>> import jax.numpy as jnp, linsolve_prim as lp
+        >>> factors = lp.factorize(jnp.array([[2.0, 0.0], [1.0, 4.0]]))
+        >>> print(factors.solve(jnp.array([2.0, 5.0])), factors.T.solve(jnp.array([2.0, 4.0])))
+        [1. 1.] [0.5 1. ]
+        >>> print(factors.solve(4 * jnp.eye(2)))  # two right-hand sides
+        [[ 2.   0. ]
+         [-0.5  1. ]]
     """
     if callable(A) and not isinstance(A, AbstractLinearOperator):
         raise WrongTypeError(
@@ -141,5 +157,13 @@ def factorize(
 
 
 def update(state: Factorization, new_values: Any) -> Factorization:
-    """`state.update(new_values)`."""
+    """`state.update(new_values)`.
+
+    **Raises** `StructureError` for values that are neither a matrix of A's shape nor of its entries.
+
+        >>> import jax.numpy as jnp, linsolve_prim as lp
+        >>> factors = lp.factorize(jnp.array([[2.0, 0.0], [0.0, 4.0]]))
+        >>> print(lp.update(factors, jnp.array([[1.0, 0.0], [0.0, 2.0]])).solve(jnp.ones(2)))
+        [1.  0.5]
+    """
     return state.update(new_values)

@@ -58,6 +58,13 @@ def lstsq(
     (Golub and Pereyra, 1973, doi:10.1137/0710036); those by a sparse A live on its pattern.
 
     **Raises** as `solve` does.
+
+        >>> import jax.numpy as jnp, linsolve_prim as lp
+        >>> A, b = jnp.array([[1.0, 0.0], [1.0, 1.0], [1.0, 2.0]]), jnp.array([1.0, 3.0, 5.0])
+        >>> print(lp.lstsq(A, b).round(3))  # a line through three points: 1 + 2t
+        [1. 2.]
+        >>> print(lp.lstsq(jnp.ones((2, 2)), jnp.array([1.0, 3.0])).round(3))  # of rank one: least norm
+        [1. 1.]
     """
     check_tolerance("damp", damp)
     chosen = None if solver is None else as_solver(solver)

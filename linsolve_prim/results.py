@@ -10,7 +10,15 @@ from jaxtyping import Array, PyTree
 
 
 class RESULTS(eqx.Enumeration):
-    """How a solve ended. `RESULTS.successful` is never reported against the true residual."""
+    """How a solve ended. `RESULTS.successful` is never reported against the true residual.
+
+    For example:
+
+        >>> import jax.numpy as jnp, linsolve_prim as lp
+        >>> solution = lp.linear_solve(lp.MatrixLinearOperator(jnp.zeros((2, 2))), jnp.ones(2), throw=False)
+        >>> print(lp.RESULTS[solution.result].splitlines()[0])
+        The operator is singular to working precision, or is not what its tags promise.
+    """
 
     successful: Any = ""
     max_steps_reached: Any = (
@@ -72,7 +80,16 @@ def result_of_code(code: Any) -> RESULTS:
 
 
 class REASONS(eqx.Enumeration):
-    """Which test ended a solve (`solution.stats["reason"]`)."""
+    """Which test ended a solve (`solution.stats["reason"]`).
+
+    For example:
+
+        >>> import jax.numpy as jnp, linsolve_prim as lp
+        >>> A = lp.MatrixLinearOperator(jnp.eye(2), lp.positive_semidefinite_tag)
+        >>> solution = lp.linear_solve(A, jnp.ones(2), lp.CG(rtol=1e-3))
+        >>> print(lp.REASONS[solution.stats["reason"]])
+        ‖b − Ax‖ ≤ rtol·‖b‖.
+    """
 
     rtol: Any = "‖b − Ax‖ ≤ rtol·‖b‖."
     atol: Any = "‖b − Ax‖ ≤ atol."
@@ -108,6 +125,11 @@ class Solution:
       returned `x`), `"relative_residual"` (the same over ‖b‖₂) and `"reason"` (a member of
       `REASONS`); further entries are the solver's own.
     - `state`: what `solver.init` made of the operator; pass it as `state=` to solve again.
+
+        >>> import jax.numpy as jnp, linsolve_prim as lp
+        >>> solution = lp.linear_solve(lp.DiagonalLinearOperator(jnp.array([1.0, 2.0])), jnp.ones(2))
+        >>> print(solution.value, solution.stats["num_steps"], solution.stats["residual_norm"])
+        [1.  0.5] 0 0.0
     """
 
     value: PyTree[Array]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import warnings
 from collections.abc import Callable
@@ -23,8 +22,8 @@ from .functions import flattened, function_system
 from .operators import AbstractLinearOperator, FunctionLinearOperator, MatrixLinearOperator
 from .preconditioners.base import AbstractPreconditioner
 from .preconditioners.names import as_preconditioner
-from .solvers import HostSolver
 from .solvers.base import AbstractLinearSolver
+from .solvers.host.generic import by_calling
 from .sparse.operator import SparseLinearOperator
 from .sparse.triplets import TripletLinearOperator, from_any, is_sparse
 
@@ -67,6 +66,13 @@ def solve(
 
     **Raises** `StructureError`, `NonlinearFunctionError`, `ValueError` or `TypeError` for input that
     does not fit, at trace time; a `LinearSolveError` for failure, as `linear_solve` does.
+
+        >>> import jax, jax.numpy as jnp, linsolve_prim as lp
+        >>> A, b = jnp.array([[2.0, 1.0], [1.0, 3.0]]), jnp.array([4.0, 7.0])
+        >>> print(lp.solve(A, b).round(3), jax.grad(lambda b: lp.solve(A, b)[0])(5 * b).round(1))
+        [1. 2.] [ 0.6 -0.2]
+        >>> print(lp.solve(lambda x: 4 * x - 2, jnp.array([2.0, 6.0])))  # affine: 4x = b + 2
+        [1. 2.]
     """
     solver = as_solver(solver)
     settings: dict[str, Any] = {"adjoint": adjoint, "throw": throw, "suppress": suppress}
@@ -124,21 +130,7 @@ def as_solver(solver: Any) -> AbstractLinearSolver[Any]:
         return AutoLinearSolver(well_posed=True)
     if isinstance(solver, (AbstractLinearSolver, type)) or not callable(solver):
         return solver  # `linear_solve` refuses what is none
-    return HostSolver(factorize=_as_it_is, solve=_Call(solver))
-
-
-def _as_it_is(matrix: Any) -> Any:
-    return matrix
-
-
-@dataclasses.dataclass(frozen=True)
-class _Call:
-    """`solve` of a host solver by a function of the matrix; equal for equal functions."""
-
-    function: Callable[[Any, Any], Any]
-
-    def __call__(self, matrix: Any, b: np.ndarray, transpose: bool) -> Any:
-        return self.function(matrix.T.tocsr() if transpose else matrix, b)
+    return by_calling(solver)
 
 
 def _solve_one(

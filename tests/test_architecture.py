@@ -27,7 +27,7 @@ LAYERS = [
     ["nonlinear", "learn"],
     ["tracing"],
     ["diagnostics", "interop", "determinants", "distributions"],
-    ["testing", "catalogue", "cli"],
+    ["testing", "catalogue", "cli", "support_matrix"],
     ["__init__", "__main__"],
 ]
 RANK = {name: rank for rank, row in enumerate(LAYERS) for name in row}

@@ -7,38 +7,11 @@ from krylov_tools import X64, assert_gradients, normal, quick_jit
 
 import linsolve_prim as lp
 from linsolve_prim import solvers
+from linsolve_prim.testing.systems import FITTING
 
 TABLE = lp.list_solvers()
 TOL = 1e-6 if X64 else 2e-2
 N = 4
-
-
-def symmetric(m, *tags):
-    """Positive definite."""
-    return lp.MatrixLinearOperator(m @ m.T / N + jnp.eye(N, dtype=m.dtype), tags)
-
-
-def triangle(m):
-    rows, cols = np.tril_indices(N)
-    pattern, _ = lp.SparsityPattern.from_coo(rows, cols, (N, N))
-    entries = m + 4 * jnp.eye(N, dtype=m.dtype)
-    return lp.SparseLinearOperator(entries[pattern.rows, pattern.indices], pattern)
-
-
-def bands(m):
-    main, side = jnp.diagonal(m) + 5, jnp.diagonal(m, 1)
-    return lp.TridiagonalLinearOperator(main, side, side / 2)
-
-
-#: A system that fits, for each assumption, made of any matrix.
-FITTING = {
-    "nothing": lambda m: lp.MatrixLinearOperator(m + 6 * jnp.eye(N, dtype=m.dtype)),
-    "symmetric": symmetric,
-    "definite": lambda m: symmetric(m, lp.positive_semidefinite_tag),
-    "triangular": triangle,
-    "tridiagonal": bands,
-    "diagonal": lambda m: lp.DiagonalLinearOperator(jnp.diagonal(m) + 5),
-}
 
 
 each = pytest.mark.parametrize("name", [row.name for row in TABLE])

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from cli_tools import ROOT, laplacian, write_csr
 
+import linsolve_prim as lp
 from linsolve_prim.cli import BAD_INPUT, SUCCESS, main
 
 
@@ -64,8 +65,14 @@ def test_help_needs_no_jax():
     assert b"--preconditioner" in done.stdout
 
 
-def test_info(capsys):
+def test_info_S0_14(capsys):
+    """Versions, devices, host libraries with their licences, the registry and the table of solvers."""
     assert main(["info"]) == SUCCESS
     out = capsys.readouterr().out
     for words in (f"jax                {jax.__version__}", "device", "x64", "Cholesky", "GMRES"):
         assert words in out
+    for library in lp.host.available():
+        words = f"{library.solver}: {library.module} {library.version} ({library.licence})"
+        assert f"host library       {words}" in out
+    assert "factors            " in out
+    assert f"{lp.host.registry.budget / 2**30:.1f} GiB" in out

@@ -18,6 +18,14 @@ class ImplicitAdjoint(eqx.Module):
     - `preconditioner`: an operator that approximates A⁻¹ (it is transposed for cotangents).
     - `x0`: where the cotangent solves start: a pytree of the structure of b. (Iterative methods only.)
     - `options`: the options of those solves; `None` keeps the forward solve's, less the initial guess.
+
+    **Raises** `TypeError` for a `solver` that is none.
+
+        >>> import jax, jax.numpy as jnp, linsolve_prim as lp
+        >>> A, b = jnp.array([[2.0, 1.0], [1.0, 3.0]]), jnp.array([4.0, 7.0])
+        >>> rough = lp.ImplicitAdjoint(lp.GMRES(rtol=1e-2))  # gradients to two digits
+        >>> print(jax.grad(lambda b: lp.solve(A, b, adjoint=rough).sum())(b).round(1))
+        [0.4 0.2]
     """
 
     solver: AbstractLinearSolver[Any] | None = None

@@ -126,6 +126,14 @@ class OneStepAdjoint(eqx.Module):
     - `preconditioner`: M; `None` takes the solve's own, if it was given as an option, else ωI.
     - `num_steps`: k > 1 differentiates k such steps, with an error of ‖I − MA‖ᵏ.
     - `omega`: a factor of M; see `RichardsonSteps`.
+
+    **Raises** `TypeError` for a preconditioner that is no operator.
+
+        >>> import jax, jax.numpy as jnp, linsolve_prim as lp
+        >>> A = lp.MatrixLinearOperator(jnp.diag(jnp.array([2.0, 4.0])))
+        >>> adjoint = lp.OneStepAdjoint(lp.DiagonalLinearOperator(jnp.array([0.5, 0.25])))  # M = A⁻¹: exact
+        >>> print(jax.grad(lambda b: lp.linear_solve(A, b, adjoint=adjoint).value.sum())(jnp.ones(2)))
+        [0.5  0.25]
     """
 
     preconditioner: AbstractLinearOperator | None = None

@@ -35,6 +35,14 @@ class StochasticAdjoint(eqx.Module):
     - `key`: a key of `jax.random`. The same key draws the same rows, in every lane of a `vmap`.
     - `num_samples`: s.
     - `solver`, `preconditioner`: of tangent and cotangent solves, as for `ImplicitAdjoint`.
+
+    **Raises** `TypeError` if `key` is no key.
+
+        >>> import jax, jax.numpy as jnp, linsolve_prim as lp
+        >>> adjoint = lp.StochasticAdjoint(jax.random.key(0), num_samples=1)
+        >>> dA = jax.grad(lambda A: lp.solve(A, jnp.ones(4), adjoint=adjoint).sum())(2 * jnp.eye(4))
+        >>> int((dA != 0).any(axis=1).sum())  # rows of dA that are not zero
+        1
     """
 
     key: Array

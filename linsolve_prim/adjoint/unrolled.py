@@ -34,6 +34,15 @@ class UnrolledAdjoint(eqx.Module):
     - `checkpoint`: keep only the vectors of a step, and compute its products again in reverse mode.
 
     Reverse mode keeps memory for each step: n·num_steps, where `ImplicitAdjoint` keeps n.
+
+    **Raises** `TypeError` for a solver that is no iteration, `ValueError` for one that cannot be unrolled.
+
+        >>> import jax, jax.numpy as jnp, linsolve_prim as lp
+        >>> A = lp.MatrixLinearOperator(jnp.diag(jnp.array([1.0, 3.0])), lp.positive_semidefinite_tag)
+        >>> one = lambda b: lp.linear_solve(A, b, lp.CG(), adjoint=lp.UnrolledAdjoint(1)).value
+        >>> value, tangent = jax.jvp(one, (jnp.ones(2),), (jnp.ones(2),))  # one step: x = b·⟨b, b⟩/⟨b, Ab⟩
+        >>> print(value.round(3), tangent.round(3))
+        [0.5 0.5] [0.5 0.5]
     """
 
     num_steps: int

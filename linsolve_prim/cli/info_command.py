@@ -1,4 +1,4 @@
-"""`python -m linsolve_prim info`: versions, devices and the table of solvers."""
+"""`python -m linsolve_prim info`: versions, devices, host libraries, their factors, and solvers."""
 
 from __future__ import annotations
 
@@ -26,6 +26,16 @@ def run(arguments: argparse.Namespace) -> int:
     for device in jax.devices():
         row("device", f"{device} ({device.device_kind})")
     row("x64", "on" if jax.config.read("jax_enable_x64") else "off (`solve` and `demo` turn it on)")
+    _host()
     print()
     print(lp.list_solvers())
     return SUCCESS
+
+
+def _host() -> None:
+    """The libraries on the host, and what their factorizations may take."""
+    for library in lp.host.available():
+        what = f"{library.module} {library.version} ({library.licence})"
+        row("host library", f"{library.solver}: {what}")
+    registry = lp.host.registry
+    row("factors", f"{registry.stats()['live']} kept, of at most {registry.budget / 2**30:.1f} GiB")

@@ -66,18 +66,41 @@ def stats() -> dict[str, int]:
     - `traces`: Python functions that were traced to become matrices;
     - `detections`: patterns that were found by interpreting a program;
     - `hits`: patterns that were remembered.
+
+        >>> import jax.numpy as jnp, linsolve_prim as lp
+        >>> lp.detection.reset_stats()
+        >>> f = lambda x: x - jnp.roll(x, 1)
+        >>> A, offset = lp.materialise_sparse(f, jnp.zeros(5))
+        >>> lp.detection.stats()["traces"], A.pattern.nnz
+        (1, 10)
     """
     with _lock:
         return {name: _counts[name] for name in ("traces", "detections", "hits")}
 
 
 def reset_stats() -> None:
+    """Count from zero again. (What is remembered stays: see `clear`.)
+
+    >>> import linsolve_prim as lp
+    >>> lp.detection.reset_stats()
+    >>> lp.detection.stats()["hits"]
+    0
+    """
     with _lock:
         _counts.clear()
 
 
 def clear() -> None:
-    """Forget all patterns."""
+    """Forget all patterns.
+
+    For example:
+
+        >>> import jax.numpy as jnp, linsolve_prim as lp
+        >>> lp.detection.clear(); lp.detection.reset_stats()
+        >>> A, offset = lp.materialise_sparse(lambda x: 2 * x + 1, jnp.zeros(3))
+        >>> lp.detection.stats()["detections"]
+        1
+    """
     with _lock:
         _memory.clear()
 

@@ -22,7 +22,15 @@ _TRACES = 64
 
 
 class LinearFunction:
-    """A linear or affine function of its first argument, with its matrix. See `linear_function`."""
+    """A linear or affine function of its first argument, with its matrix. See `linear_function`.
+
+    For example:
+
+        >>> import jax.numpy as jnp, linsolve_prim as lp
+        >>> shift = lp.detection.LinearFunction(lambda x: 2 * x - jnp.roll(x, 1))
+        >>> print(shift(jnp.arange(3.0)), shift.matrix(jnp.arange(3.0)).pattern.nnz)
+        [-2.  2.  3.] 6
+    """
 
     def __init__(self, fn: Callable[..., PyTree[Any]]):
         if not callable(fn):
@@ -90,5 +98,19 @@ def linear_function(fn: Callable[..., PyTree[Any]]) -> LinearFunction:
     Python runs the function once for each signature, as under `jax.jit`: what else it reads is taken as
     it is at that time. Inside of `jax.jit`, `grad` and `vmap` it is used in the same way; derivatives by
     its further arguments, and by what it closes over, go through the entries of the matrix.
+
+    **Raises** `NonlinearFunctionError`, where it is used as a matrix, for a function that is neither.
+
+        >>> import jax.numpy as jnp, linsolve_prim as lp
+        >>> @lp.linear_function
+        ... def step(u, dt):
+        ...     return u - dt * (jnp.roll(u, 1) - 2 * u + jnp.roll(u, -1))
+        >>> print(step.matrix(jnp.ones(4), jnp.array(0.5)).as_matrix())
+        [[ 2.  -0.5  0.  -0.5]
+         [-0.5  2.  -0.5  0. ]
+         [ 0.  -0.5  2.  -0.5]
+         [-0.5  0.  -0.5  2. ]]
+        >>> print(lp.solve(step, jnp.ones(4), args=(jnp.array(0.5),)).round(3))  # a constant stays
+        [1. 1. 1. 1.]
     """
     return LinearFunction(fn)

@@ -52,6 +52,13 @@ def materialise_sparse(
 
     **Raises** `NonlinearFunctionError` naming the primitive that is not linear; `StructureError` if no
     pattern is found and a dense matrix would be too large.
+
+        >>> import jax.numpy as jnp, linsolve_prim as lp
+        >>> A, offset = lp.materialise_sparse(lambda x: jnp.diff(x, prepend=0.0) + 1, jnp.zeros(3))
+        >>> print(A.as_matrix(), offset, A.pattern.nnz)
+        [[ 1.  0.  0.]
+         [-1.  1.  0.]
+         [ 0. -1.  1.]] [1. 1. 1.] 5
     """
     if isinstance(A, AbstractLinearOperator):
         return _of_operator(A, args, tags)

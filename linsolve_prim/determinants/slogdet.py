@@ -26,6 +26,11 @@ class SLogDet(NamedTuple):
 
     - `sign`: 1, −1 or 0; for complex A, det A / |det A|. It has the dtype of A.
     - `logabsdet`: log |det A|, real; −inf if A is singular.
+
+        >>> import jax.numpy as jnp, linsolve_prim as lp
+        >>> sign, log = lp.slogdet(lp.DiagonalLinearOperator(jnp.array([2.0, -4.0])))
+        >>> print(sign, jnp.exp(log).round(3))
+        -1.0 8.0
     """
 
     sign: Array
@@ -65,6 +70,15 @@ def slogdet(
 
     gradient = jax.grad(negative_log_likelihood)(theta)
     ```
+
+        >>> import jax, jax.numpy as jnp, linsolve_prim as lp
+        >>> A = jnp.array([[1.0, 2.0], [3.0, 4.0]])
+        >>> sign, log = lp.slogdet(A)
+        >>> print(sign, jnp.exp(log).round(3))
+        -1.0 2.0
+        >>> print(jax.grad(lambda A: lp.slogdet(A).logabsdet)(A).round(1))  # A⁻ᵀ
+        [[-2.   1.5]
+         [ 1.  -0.5]]
     """
     if isinstance(A, Factorization):
         _square(A.operator)
@@ -79,6 +93,11 @@ def logdet(A: Any, solver: AbstractLinearSolver[Any] | None = None, *, throw: bo
 
     NaN where a real determinant is negative: there `slogdet` gives the sign and log |det A|. Arguments,
     derivatives and errors are those of `slogdet`.
+
+        >>> import jax.numpy as jnp, linsolve_prim as lp
+        >>> A = lp.MatrixLinearOperator(jnp.array([[2.0, 1.0], [1.0, 3.0]]), lp.positive_semidefinite_tag)
+        >>> print(jnp.exp(lp.logdet(A)).round(2), jnp.exp(lp.logdet(lp.factorize(A))).round(2))
+        5.0 5.0
     """
     operator = A.operator if isinstance(A, Factorization) else A
     sign, log = slogdet(A, solver, throw=throw)

@@ -19,6 +19,10 @@ def trace(A: Any) -> Array:
     such, else the matrix by n products.
 
     **Raises** `StructureError` if A is not square.
+
+        >>> import jax.numpy as jnp, linsolve_prim as lp
+        >>> print(lp.trace(lp.MatrixLinearOperator(jnp.array([[1.0, 2.0], [3.0, 4.0]]))))
+        5.0
     """
     operator = A if isinstance(A, AbstractLinearOperator) else as_operator(A, None)
     rows, columns = operator.out_size(), operator.in_size()

@@ -49,7 +49,14 @@ def has_module(name: str) -> bool:
 
 
 def available() -> list[Library]:
-    """The host libraries that are installed, with version and licence."""
+    """The host libraries that are installed, with version and licence.
+
+    For example:
+
+        >>> import linsolve_prim as lp
+        >>> [library.solver for library in lp.host.available()][0]
+        'SuperLU'
+    """
     rows = []
     for known in _KNOWN:
         if has_module(known.module):

@@ -33,6 +33,12 @@ def transport(name: str) -> Iterator[None]:
     """`with lp.host.transport("buffer"):` selects how programs traced in this block call the host.
 
     **Raises** `ValueError` for an unknown name, or if this JAX has no buffer callbacks.
+
+        >>> import jax.numpy as jnp, linsolve_prim as lp
+        >>> with lp.host.transport("callback"):
+        ...     x = lp.solve(jnp.array([[2.0, 0.0], [0.0, 4.0]]), jnp.ones(2), lp.SuperLU())
+        >>> print(x)
+        [0.5  0.25]
     """
     if name not in TRANSPORTS:
         raise ValueError(f"name: must be one of {', '.join(TRANSPORTS)}; got {name!r}.")

@@ -60,6 +60,13 @@ class Registry:
     - `budget`: bytes; by default a quarter of the machine's memory. The newest entry is kept even if
       it alone is larger. Unless you set a budget, not all of it is used at once: see `_room`.
     - `clear()` forgets everything; `with override(budget=...)` sets a budget for a while.
+
+        >>> import jax.numpy as jnp, linsolve_prim as lp
+        >>> lp.host.registry.clear(); lp.host.registry.reset_stats()
+        >>> A = jnp.array([[2.0, 0.0], [0.0, 4.0]])
+        >>> xs = [lp.solve(A, b, lp.SuperLU()).tolist() for b in (jnp.ones(2), 2 * jnp.ones(2))]
+        >>> lp.host.registry.stats()["factorizations"], xs
+        (1, [[0.5, 0.25], [1.0, 0.5]])
     """
 
     def __init__(self, budget: int | None = None):
@@ -213,6 +220,7 @@ def _checked(budget: int) -> int:
     return budget
 
 
-#: The one that all host solvers share.
 registry = Registry()
+"""The `Registry` that all host solvers share."""
+
 atexit.register(registry.clear)  # some libraries complain of objects that outlive them

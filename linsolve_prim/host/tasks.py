@@ -27,7 +27,18 @@ _CODES = {name: code for code, name in enumerate(RESULT_NAMES)}
 
 
 class Refused(Exception):
-    """Raised by a library's wrapper to end in a certain result: `Refused("singular", "why")`."""
+    """Raised by a library's wrapper to end in a certain result: `Refused("singular", "why")`.
+
+    For example:
+
+        >>> import jax.numpy as jnp, linsolve_prim as lp
+        >>> def factorize(A):
+        ...     raise lp.host.Refused("singular", "not today")
+        >>> solver = lp.HostSolver(factorize=factorize, solve=lambda factor, b, transpose: b)
+        >>> solution = lp.linear_solve(lp.MatrixLinearOperator(jnp.eye(2)), jnp.ones(2), solver, throw=False)
+        >>> bool(solution.result == lp.RESULTS.singular)
+        True
+    """
 
     def __init__(self, result: str, message: str):
         super().__init__(message)
@@ -39,6 +50,10 @@ class Solved:
 
     - `x`: `(k, n)`; - `result`: the name of a `RESULTS` member, for each right-hand side or for all;
     - `steps`: iterations, likewise.
+
+        >>> import numpy as np, linsolve_prim as lp
+        >>> lp.host.Solved(np.zeros((1, 2)), "max_steps_reached", steps=10).result
+        'max_steps_reached'
     """
 
     def __init__(self, x: np.ndarray, result: str | Sequence[str] = "successful", steps: Any = 0):

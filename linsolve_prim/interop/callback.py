@@ -22,6 +22,12 @@ class HostLinearOperator(AbstractLinearOperator):
     batch of vectors is one callback.
 
     - `form`: "A", "T" (Aᵀ), "C" (conj A) or "H" (Aᴴ).
+
+        >>> import jax, jax.numpy as jnp, numpy as np, scipy.sparse as sp
+        >>> from linsolve_prim.interop.callback import HostLinearOperator
+        >>> A = HostLinearOperator(sp.linalg.aslinearoperator(np.array([[2.0, 1.0], [0.0, 4.0]])))
+        >>> print(jax.jit(A.mv)(jnp.ones(2)), A.T.mv(jnp.ones(2)))
+        [3. 4.] [2. 5.]
     """
 
     operator: Any = eqx.field(static=True)

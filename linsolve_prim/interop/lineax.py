@@ -45,6 +45,12 @@ def from_lineax(operator: Any) -> AbstractLinearOperator:
     are taken by their products. Derivatives flow into their arrays.
 
     **Raises** `TypeError` for anything else.
+
+        >>> import jax.numpy as jnp, linsolve_prim as lp
+        >>> import lineax
+        >>> A = lp.interop.lineax.from_lineax(lineax.DiagonalLinearOperator(jnp.array([2.0, 4.0])))
+        >>> print(type(A).__name__, lp.solve(A, jnp.ones(2)))
+        DiagonalLinearOperator [0.5  0.25]
     """
     if not isinstance(operator, lx.AbstractLinearOperator):
         raise WrongTypeError(
@@ -89,6 +95,13 @@ class LineaxSolver(lx.AbstractLinearSolver):
 
     The factorization is made in `init`, once, and kept; the verdict is ours: `compute` judges the true
     residual, and says what Lineax has a code for.
+
+        >>> import jax, jax.numpy as jnp, linsolve_prim as lp
+        >>> import lineax
+        >>> solver = lp.interop.lineax.as_lineax(lp.GMRES(rtol=1e-5))
+        >>> A = lineax.FunctionLinearOperator(lambda x: 2 * x, jax.ShapeDtypeStruct((2,), jnp.zeros(()).dtype))
+        >>> print(lineax.linear_solve(A, jnp.ones(2), solver).value.round(3))
+        [0.5 0.5]
     """
 
     solver: AbstractLinearSolver[Any]
@@ -138,6 +151,13 @@ def as_lineax(solver: AbstractLinearSolver[Any], *, sparse: bool = False) -> Lin
     Diffrax' implicit steps. Derivatives are Lineax's, by this solver.
 
     **Raises** `TypeError` for what is no solver of ours.
+
+        >>> import jax.numpy as jnp, linsolve_prim as lp
+        >>> import lineax
+        >>> A = lineax.MatrixLinearOperator(jnp.array([[2.0, 1.0], [1.0, 3.0]]))
+        >>> solver = lp.interop.lineax.as_lineax(lp.LU())
+        >>> print(lineax.linear_solve(A, jnp.array([4.0, 7.0]), solver).value.round(3))
+        [1. 2.]
     """
     if not isinstance(solver, AbstractLinearSolver):
         raise WrongTypeError(

@@ -22,6 +22,14 @@ def to_scipy(operator: AbstractLinearOperator) -> spla.LinearOperator:
 
     For SciPy's solvers (`eigsh`, `svds`, `lgmres`, …). `matvec`, `rmatvec`, `matmat` and `rmatmat` are there.
     A real operator takes complex vectors too: A(x + iy) = Ax + iAy.
+
+    - `operator`: from `(n,)` to `(m,)`, or pytrees of that size; its arrays must be known, not traced.
+
+        >>> import jax.numpy as jnp, numpy as np, linsolve_prim as lp
+        >>> A = lp.FunctionLinearOperator(lambda x: 3 * x - jnp.roll(x, 1), jnp.zeros(4))
+        >>> S = lp.interop.scipy.to_scipy(A)
+        >>> print(S.matvec(np.ones(4)), S.shape)
+        [2. 2. 2. 2.] (4, 4)
     """
     if not isinstance(operator, AbstractLinearOperator):
         raise WrongTypeError(
@@ -73,6 +81,11 @@ def from_scipy(operator: Any, tags: Any = ()) -> AbstractLinearOperator:
     transpose needs `rmatvec`.
 
     **Raises** `TypeError` for anything else.
+
+        >>> import jax.numpy as jnp, scipy.sparse as sp, linsolve_prim as lp
+        >>> A = lp.interop.scipy.from_scipy(sp.csr_array([[2.0, 1.0], [0.0, 4.0]]))
+        >>> print(type(A).__name__, A.mv(jnp.ones(2)))
+        SparseLinearOperator [3. 4.]
     """
     if sp.issparse(operator):
         return SparseLinearOperator.from_scipy(operator, tags)

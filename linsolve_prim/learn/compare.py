@@ -44,7 +44,15 @@ class GradientRow:
 
 
 class GradientTable:
-    """What `compare_gradients` returns: a row for each mode; `table["implicit"].error`."""
+    """What `compare_gradients` returns: a row for each mode; `table["implicit"].error`.
+
+    For example:
+
+        >>> import jax.numpy as jnp, linsolve_prim as lp
+        >>> table = lp.learn.compare_gradients(lambda x: x.sum(), 4 * jnp.eye(2), jnp.ones(2), show=False)
+        >>> [row.mode for row in table]
+        ['finite differences', 'implicit', 'unrolled', 'truncated', 'one-step', 'stochastic']
+    """
 
     def __init__(self, rows: list[GradientRow]):
         self.rows = rows
@@ -93,6 +101,11 @@ def compare_gradients(
     - `show`: whether to print the table, which is returned as well.
 
     **Returns** rows "finite differences", "implicit", "unrolled", "truncated", "one-step", "stochastic".
+
+        >>> import jax.numpy as jnp, linsolve_prim as lp
+        >>> table = lp.learn.compare_gradients(lambda x: x.sum(), 4 * jnp.eye(2), jnp.ones(2), show=False)
+        >>> bool(table["implicit"].error < 1e-2)
+        True
     """
     b = jax.tree.map(inexact_asarray, b)
     operator = as_operator(A, structure_of(b))

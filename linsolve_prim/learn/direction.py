@@ -33,6 +33,13 @@ class DirectionSolver(AbstractLinearSolver[Any]):
 
     In `solve` and `linear_solve` its derivatives, also by its parameters, are those of the steps. The
     residual is reported, and not judged.
+
+    **Raises** `ValueError` for another line search.
+
+        >>> import jax.numpy as jnp, linsolve_prim as lp
+        >>> descent = lp.learn.DirectionSolver(lambda A, x, r, b: r, steps=30)  # minimal residuals
+        >>> print(lp.solve(jnp.array([[2.0, 1.0], [1.0, 3.0]]), jnp.array([4.0, 7.0]), descent).round(2))
+        [1. 2.]
     """
 
     direction_fn: Callable[..., PyTree[Array]]

@@ -35,6 +35,12 @@ def gradient(
       gives its gradient, and a list of them a tuple.
 
     **Raises** `WrongTypeError` for an argument that f does not have.
+
+        >>> import jax.numpy as jnp, linsolve_prim as lp
+        >>> loss = lambda A, b: jnp.sum(lp.solve(A, b))
+        >>> value, db = lp.gradient(loss, "b")(jnp.diag(jnp.array([2.0, 4.0])), jnp.ones(2))
+        >>> print(value, db)
+        0.75 [0.5  0.25]
     """
     several = not isinstance(wrt, (int, str))
     chosen = list(wrt) if isinstance(wrt, Sequence) and several else [wrt]

@@ -24,6 +24,12 @@ class Graph:
     """The entries of a matrix as edges: `values[e]` is A[receivers[e], senders[e]].
 
     So y = Ax is the sum over edges, `zeros(num_nodes).at[receivers].add(values * x[senders])`.
+
+        >>> import jax.numpy as jnp, linsolve_prim as lp
+        >>> graph = lp.graph(jnp.array([[2.0, 1.0], [0.0, 4.0]]))
+        >>> x = jnp.array([1.0, 1.0])
+        >>> print(jnp.zeros(graph.num_nodes).at[graph.receivers].add(graph.values * x[graph.senders]))  # Ax
+        [3. 4.]
     """
 
     senders: Array  # (edges,) int32: columns
@@ -48,6 +54,11 @@ def graph(A: Any) -> Graph:
       entries that are not zero; of one that is traced, all.
 
     **Raises** `StructureError` if A is not a square matrix.
+
+        >>> import scipy.sparse as sp, linsolve_prim as lp
+        >>> graph = lp.graph(sp.csr_array([[2.0, 1.0], [0.0, 4.0]]))
+        >>> graph.senders.tolist(), graph.receivers.tolist(), graph.values.tolist()
+        ([0, 1, 1], [0, 0, 1], [2.0, 1.0, 4.0])
     """
     operator = as_operator(A, None)
     while isinstance(operator, TaggedLinearOperator):
@@ -82,6 +93,12 @@ class MessagePassing(eqx.Module):
     it should where the system is linear. The network sees the system with diagonal one, D^−½AD^−½, so
     that polynomials of it are among what it can learn. It adds to D⁻¹r, and adds nothing before training:
     then the direction is the Jacobi-preconditioned residual.
+
+        >>> import jax, jax.numpy as jnp, linsolve_prim as lp
+        >>> network = lp.learn.MessagePassing(jax.random.key(0), width=4, layers=1)
+        >>> A = lp.MatrixLinearOperator(jnp.array([[2.0, 1.0], [1.0, 4.0]]))
+        >>> print(network(A, jnp.zeros(2), jnp.array([2.0, 4.0]), jnp.zeros(2)))  # D⁻¹r, before training
+        [1. 1.]
     """
 
     encode: Array

@@ -21,7 +21,14 @@ _DENSE = 512  # up to here singular vectors are those of a matrix
 
 
 def residual_loss(A: Any, b: PyTree[Array], x: PyTree[Array]) -> Array:
-    """‖b − Ax‖²/‖b‖² (‖Ax‖² for b = 0). A is a matrix, sparse matrix, operator or function."""
+    """‖b − Ax‖²/‖b‖² (‖Ax‖² for b = 0). A is a matrix, sparse matrix, operator or function.
+
+    For example:
+
+        >>> import jax.numpy as jnp, linsolve_prim as lp
+        >>> print(lp.learn.residual_loss(jnp.eye(2), jnp.array([1.0, 1.0]), jnp.array([1.0, 0.0])))
+        0.5
+    """
     operator = as_operator(A, jax.eval_shape(lambda: x))
     size = sum_squares(b)
     residual = sum_squares(tree_sub(b, operator.mv(x)))
@@ -43,6 +50,13 @@ def condition_number_loss(A: Any, preconditioner: Any = None, *, steps: int = 50
     The singular vectors u, v are found without derivatives, and σ = ‖MAv‖ is differentiated with v
     held, which is its derivative, dσ = Re uᴴ d(MA) v, where σ is simple, and a subgradient where it
     is not. So are first derivatives; of second ones the part from v is missing.
+
+        >>> import jax.numpy as jnp, linsolve_prim as lp
+        >>> A = jnp.diag(jnp.array([1.0, 100.0]))
+        >>> print(jnp.exp(lp.learn.condition_number_loss(A)).round(1))
+        100.0
+        >>> bool(lp.learn.condition_number_loss(A, lp.preconditioners.Jacobi()) < 1e-3)
+        True
     """
     operator = as_operator(A, None)
     m = preconditioner

@@ -32,6 +32,12 @@ class LearnedPreconditioner(AbstractPreconditioner):
     solution does not depend on it, nor does its derivative.
 
     **Raises** `StructureError` if shapes do not fit.
+
+        >>> import jax.numpy as jnp, linsolve_prim as lp
+        >>> A = lp.MatrixLinearOperator(jnp.diag(jnp.array([2.0, 4.0])), lp.positive_semidefinite_tag)
+        >>> M = lp.learn.LearnedPreconditioner(jnp.zeros(2), jnp.zeros((2, 1)))  # before training: Jacobi
+        >>> print(M.init(A).mv(jnp.ones(2)))
+        [0.5  0.25]
     """
 
     log_d: Array

@@ -24,6 +24,15 @@ class SaddlePointOperator(AbstractLinearOperator):
     - `P`: square, of the structure of x. The whole is symmetric if P is (and C).
     - `A`: from x to y.
     - `C`: square, of the structure of y; `None` for zero.
+
+    **Raises** `StructureError` if P, A and C do not fit together.
+
+        >>> import jax.numpy as jnp, linsolve_prim as lp
+        >>> P, A = lp.MatrixLinearOperator(jnp.eye(2)), lp.MatrixLinearOperator(jnp.ones((1, 2)))
+        >>> print(lp.learn.SaddlePointOperator(P, A).as_matrix())
+        [[1. 0. 1.]
+         [0. 1. 1.]
+         [1. 1. 0.]]
     """
 
     P: AbstractLinearOperator
@@ -77,7 +86,15 @@ for _function in (conj, linearise, materialise):
 
 
 class QPSolution(NamedTuple):
-    """The minimiser, the multipliers of the constraints, and how the solve went."""
+    """The minimiser, the multipliers of the constraints, and how the solve went.
+
+    For example:
+
+        >>> import jax.numpy as jnp, linsolve_prim as lp
+        >>> x, y, solution = lp.learn.equality_qp(jnp.eye(2), jnp.zeros(2), jnp.ones((1, 2)), jnp.ones(1))
+        >>> print(x.round(3), y.round(3), solution.result == lp.RESULTS.successful)
+        [0.5 0.5] [-0.5] True
+    """
 
     x: PyTree[Array]
     y: PyTree[Array]
@@ -109,6 +126,11 @@ def equality_qp(
 
     **Returns** `(x, y, solution)`, y being the multipliers. **Raises** `StructureError` for shapes that
     do not fit, `SingularMatrixError` if there is no unique solution.
+
+        >>> import jax.numpy as jnp, linsolve_prim as lp
+        >>> q = jnp.array([-1.0, -3.0])  # the point of x + y = 2 that is next to (1, 3)
+        >>> print(lp.learn.equality_qp(jnp.eye(2), q, jnp.ones((1, 2)), 2 * jnp.ones(1)).x.round(3) + 0.0)
+        [0. 2.]
     """
     q, b = (jax.tree.map(inexact_asarray, v) for v in (q, b))
     operator = SaddlePointOperator(as_operator(P, structure_of(q)), as_operator(A, structure_of(q)))

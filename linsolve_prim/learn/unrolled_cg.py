@@ -40,6 +40,11 @@ class UnrolledCG(AbstractLinearSolver[Any]):
     loss = lambda solver: lp.learn.residual_loss(A, b, lp.solve(A, b, solver))
     jax.grad(loss)(solver).alphas
     ```
+
+        >>> import jax.numpy as jnp, linsolve_prim as lp
+        >>> A = lp.MatrixLinearOperator(jnp.array([[2.0, 1.0], [1.0, 3.0]]), lp.positive_semidefinite_tag)
+        >>> print(lp.linear_solve(A, jnp.array([4.0, 7.0]), lp.learn.UnrolledCG.of_cg(2)).value.round(3))
+        [1. 2.]
     """
 
     alphas: Array

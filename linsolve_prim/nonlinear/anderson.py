@@ -34,6 +34,13 @@ class Anderson(eqx.Module):
     - `damping`: β in x ← x̄ + β(ḡ − x̄); below 1 for functions g that are no contraction.
     - `max_steps`: evaluations of g.
     - `linear_solver`: what solves with I − ∂g/∂x for derivatives.
+
+    **Raises** `ValueError` or `TypeError` for settings out of range.
+
+        >>> import jax.numpy as jnp, linsolve_prim as lp
+        >>> solution = lp.fixed_point(jnp.cos, jnp.ones(1), lp.nonlinear.Anderson(rtol=1e-5, memory=2))
+        >>> print(solution.value.round(3), solution.stats["num_steps"] < 10)
+        [0.739] True
     """
 
     rtol: float | Array | None = None

@@ -30,6 +30,13 @@ class GradientDescent(eqx.Module):
 
     - `rtol`, `atol`: `atol=None` stands for 1e-3 in float32 and 1e-5 in float64.
     - `max_steps`: default 10 000.
+
+    **Raises** `ValueError` for settings out of range.
+
+        >>> import jax.numpy as jnp, linsolve_prim as lp
+        >>> f = lambda x: (x[0] - 1) ** 2 + 10 * (x[1] - 2) ** 2
+        >>> print(lp.minimize(f, jnp.zeros(2), lp.nonlinear.GradientDescent()).value.round(2))
+        [1. 2.]
     """
 
     rtol: float | Array = 0.0

@@ -75,6 +75,15 @@ def minimize(
 
     Derivatives by all that `f` captures, by `args` and `bounds`, are those of ∇f(x) = 0 (with active
     bounds held), forward and reverse, to any order.
+
+        >>> import jax, jax.numpy as jnp, linsolve_prim as lp
+        >>> distance = lambda x, c: jnp.sum((x - c) ** 2)
+        >>> nearest = lambda c: lp.minimize(distance, jnp.zeros(2), "GD", args=(c,), bounds=(0, 1)).value
+        >>> print(nearest(jnp.array([0.5, 2.0])).round(3))
+        [0.5 1. ]
+        >>> print(jax.jacobian(nearest)(jnp.array([0.5, 2.0])).round(3) + 0.0)  # zero where a bound holds
+        [[1. 0.]
+         [0. 0.]]
     """
     check_function(f, "f")
     check_tolerance("rtol", rtol)

@@ -47,6 +47,13 @@ class Newton(eqx.Module):
       Kelley, 1995, doi:10.1137/1.9781611970944, chapter 8). Without it every step is taken whole.
     - `refresh`: factorize in every `refresh`-th step only. Factors are made anew sooner when a step
       leaves more than half of ‖F‖. 1 is Newton's method.
+
+    **Raises** `TypeError` for a `linear_solver` that is none, `ValueError` for settings out of range.
+
+        >>> import jax.numpy as jnp, linsolve_prim as lp
+        >>> solution = lp.root_solve(lambda x: x**2 - 2, jnp.ones(1), lp.nonlinear.Newton(refresh=3))
+        >>> print(solution.value.round(3), solution.stats["factorizations"] < solution.stats["num_steps"])
+        [1.414] True
     """
 
     linear_solver: AbstractLinearSolver[Any] = AutoLinearSolver(well_posed=True)
@@ -88,7 +95,15 @@ class Newton(eqx.Module):
 
 
 def newton_krylov(linear_solver: AbstractLinearSolver[Any] = GMRES(), **settings: Any) -> Newton:  # noqa: B008
-    """`Newton` by a Krylov method, whose steps are as exact as is worth while: no matrix is formed."""
+    """`Newton` by a Krylov method, whose steps are as exact as is worth while: no matrix is formed.
+
+    - `linear_solver`: a Krylov method; `settings`: further ones of `Newton`.
+
+        >>> import jax.numpy as jnp, linsolve_prim as lp
+        >>> solver = lp.nonlinear.newton_krylov()
+        >>> print(lp.root_solve(lambda x: x**3 - 8, jnp.ones(3), solver).value.round(3))
+        [2. 2. 2.]
+    """
     return Newton(linear_solver, **settings)
 
 

@@ -58,6 +58,14 @@ def root_solve(
     Derivatives by everything that `f` captures and by `args` are those of the implicit function
     theorem, forward and reverse, to any order; they cost one linear solve each, and no memory for the
     iteration.
+
+        >>> import jax, jax.numpy as jnp, linsolve_prim as lp
+        >>> root = lambda a: lp.root_solve(lambda x: x**2 - a, jnp.ones(2)).value
+        >>> print(root(jnp.array([1.0, 4.0])).round(3))
+        [1. 2.]
+        >>> print(jax.jacobian(root)(jnp.array([1.0, 4.0])).round(3) + 0.0)  # 1/(2x)
+        [[0.5  0.  ]
+         [0.   0.25]]
     """
     check_function(f, "f")
     x0 = as_unknown(x0)
@@ -94,6 +102,10 @@ def solve_nonlinear(
     - `f`, `x0`, `solver`, `args` and all further settings: as for `root_solve`.
 
     **Raises** `StructureError` if y does not have the structure of f(x); else as `root_solve` does.
+
+        >>> import jax.numpy as jnp, linsolve_prim as lp
+        >>> print(lp.solve_nonlinear(lambda x: x**3, jnp.array([1.0, 8.0]), jnp.ones(2)).round(3))
+        [1. 2.]
     """
     check_function(f, "f")
     y = jax.tree.map(inexact_asarray, y)
@@ -140,6 +152,14 @@ def fixed_point(
     deep-equilibrium model (Bai, Kolter and Koltun, 2019, arXiv:1909.01377) is one linear solve.
 
     **Raises** as `root_solve` does.
+
+        >>> import jax, jax.numpy as jnp, linsolve_prim as lp
+        >>> sqrt = lambda a: lp.fixed_point(lambda x: (x + a / x) / 2, jnp.ones(2)).value
+        >>> print(sqrt(jnp.array([1.0, 4.0])).round(3))
+        [1. 2.]
+        >>> print(jax.jacobian(sqrt)(jnp.array([1.0, 4.0])).round(3) + 0.0)
+        [[0.5  0.  ]
+         [0.   0.25]]
     """
     check_function(g, "g")
     x0 = as_unknown(x0)

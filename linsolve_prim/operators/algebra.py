@@ -18,7 +18,15 @@ from .base import AbstractLinearOperator
 
 
 class AddLinearOperator(AbstractLinearOperator):
-    """The sum A + B of two operators of the same structures, made by `A + B`."""
+    """The sum A + B of two operators of the same structures, made by `A + B`.
+
+    **Raises** `StructureError` if the structures differ.
+
+        >>> import jax.numpy as jnp, linsolve_prim as lp
+        >>> A, B = (lp.DiagonalLinearOperator(d * jnp.ones(2)) for d in (1.0, 2.0))
+        >>> print((A + B).mv(jnp.ones(2)))
+        [3. 3.]
+    """
 
     operator1: AbstractLinearOperator
     operator2: AbstractLinearOperator
@@ -49,7 +57,16 @@ class AddLinearOperator(AbstractLinearOperator):
 
 
 class ComposedLinearOperator(AbstractLinearOperator):
-    """The product AB of two operators, x ↦ A(Bx), made by `A @ B`."""
+    """The product AB of two operators, x ↦ A(Bx), made by `A @ B`.
+
+    **Raises** `StructureError` if what B returns is not what A takes.
+
+        >>> import jax.numpy as jnp, linsolve_prim as lp
+        >>> A = lp.MatrixLinearOperator(jnp.array([[1.0, 1.0]]))  # 1×2
+        >>> B = lp.DiagonalLinearOperator(jnp.array([2.0, 3.0]))  # 2×2
+        >>> print((A @ B).as_matrix(), (A @ B).T.mv(jnp.ones(1)))
+        [[2. 3.]] [2. 3.]
+    """
 
     operator1: AbstractLinearOperator
     operator2: AbstractLinearOperator
@@ -83,7 +100,15 @@ class ComposedLinearOperator(AbstractLinearOperator):
 
 
 class NegLinearOperator(AbstractLinearOperator):
-    """The negative −A, made by `-A`."""
+    """The negative −A, made by `-A`.
+
+    For example:
+
+        >>> import jax.numpy as jnp, linsolve_prim as lp
+        >>> A = -lp.MatrixLinearOperator(jnp.eye(2), lp.positive_semidefinite_tag)
+        >>> print(A.mv(jnp.ones(2)), lp.is_negative_semidefinite(A))
+        [-1. -1.] True
+    """
 
     operator: AbstractLinearOperator
 
@@ -108,6 +133,13 @@ class MulLinearOperator(AbstractLinearOperator):
 
     `scalar` is differentiable. Its sign is remembered if it is a Python or NumPy number, so that
     `2.0 * A` is positive semidefinite if A is. Products keep the dtypes of A.
+
+    **Raises** `StructureError` for a scalar with axes, or a complex one for a real operator.
+
+        >>> import jax.numpy as jnp, linsolve_prim as lp
+        >>> A = 2.0 * lp.MatrixLinearOperator(jnp.eye(2), lp.positive_semidefinite_tag)
+        >>> print(A.mv(jnp.ones(2)), [lp.is_positive_semidefinite(B) for B in (A, -1.0 * A)])
+        [2. 2.] [True, False]
     """
 
     operator: AbstractLinearOperator
@@ -142,7 +174,14 @@ class MulLinearOperator(AbstractLinearOperator):
 
 
 class DivLinearOperator(AbstractLinearOperator):
-    """The multiple A / s, made by `A / s`. See `MulLinearOperator`."""
+    """The multiple A / s, made by `A / s`. See `MulLinearOperator`.
+
+    For example:
+
+        >>> import jax.numpy as jnp, linsolve_prim as lp
+        >>> print((lp.DiagonalLinearOperator(jnp.array([2.0, 4.0])) / 2.0).mv(jnp.ones(2)))
+        [1. 2.]
+    """
 
     operator: AbstractLinearOperator
     scalar: Array

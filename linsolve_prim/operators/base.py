@@ -59,6 +59,25 @@ class AbstractLinearOperator(eqx.Module):
 
     Operators support `A + B`, `A - B`, `A @ B`, `A * s`, `s * A`, `A / s`, `-A`, `A.T`; `A @ x`
     with an array or pytree `x` is `A.mv(x)`.
+
+    **Raises** `StructureError` for a vector of another structure, or for operators that do not fit
+    together; `ValueError` for `A * x` with an x that is no scalar.
+
+        >>> import jax, jax.numpy as jnp, linsolve_prim as lp
+        >>> class Shift(lp.AbstractLinearOperator):
+        ...     n: int
+        ...     def mv(self, x):
+        ...         return jnp.roll(x, 1)
+        ...     def transpose(self):
+        ...         return lp.FunctionLinearOperator(lambda x: jnp.roll(x, -1), self.in_structure())
+        ...     def in_structure(self):
+        ...         return jax.ShapeDtypeStruct((self.n,), jnp.result_type(float))
+        ...     out_structure = in_structure
+        >>> lp.testing.check_operator(Shift(3))
+        >>> print((2 * Shift(3) + lp.IdentityLinearOperator(Shift(3).in_structure())).as_matrix())
+        [[1. 0. 2.]
+         [2. 1. 0.]
+         [0. 2. 1.]]
     """
 
     def __check_init__(self) -> None:

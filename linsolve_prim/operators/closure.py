@@ -68,6 +68,14 @@ class ClosedFunction:
     `consts` are the arrays that the function captured; they are its pytree leaves, so that it can
     be differentiated, batched and passed through `jax.jit` in all of them. All else is static, and
     equal for equal code: passing 1000 equal lambdas to a jitted function compiles it once.
+
+    **Raises** `StructureError` for arguments of another structure.
+
+        >>> import jax, jax.numpy as jnp, linsolve_prim as lp
+        >>> scale = jnp.array(3.0)
+        >>> f = lp.operators.close(lambda x: scale * x, jnp.zeros(2))
+        >>> f(jnp.ones(2)).tolist(), [x.tolist() for x in jax.tree.leaves(f)]
+        ([3.0, 3.0], [3.0])
     """
 
     consts: list[Any]  # arrays, or what a transformation of the pytree puts in their place
@@ -94,7 +102,15 @@ class ClosedFunction:
 
 
 def close(fn: Callable[..., PyTree], *args: PyTree) -> ClosedFunction:
-    """Trace `fn` for arguments like `args` (arrays or their structures, and static values)."""
+    """Trace `fn` for arguments like `args` (arrays or their structures, and static values).
+
+    For example:
+
+        >>> import jax, jax.numpy as jnp, linsolve_prim as lp
+        >>> f = lp.operators.close(lambda x, n: x * n, jnp.zeros(2), jnp.array(2.0))
+        >>> print(jax.jit(lambda f, x: f(x, jnp.array(4.0)))(f, jnp.ones(2)))
+        [4. 4.]
+    """
     signature, _ = Signature.of(args)
     if isinstance(fn, ClosedFunction) and fn.signature == signature:
         return fn

@@ -15,6 +15,11 @@ class ConjLinearOperator(AbstractLinearOperator):
 
     `conj(A)` makes it where A has no better conjugate of its own. Every structure of A (symmetric,
     triangular, positive semidefinite, …) is one of conj(A) too.
+
+        >>> import jax, jax.numpy as jnp, linsolve_prim as lp
+        >>> A = lp.FunctionLinearOperator(lambda x: 1j * x, jax.ShapeDtypeStruct((1,), jnp.complex64))
+        >>> print(lp.conj(A).mv(jnp.ones(1, jnp.complex64)))
+        [0.-1.j]
     """
 
     operator: AbstractLinearOperator

@@ -17,6 +17,11 @@ class DiagonalLinearOperator(AbstractLinearOperator):
     """The operator x ↦ d ∘ x, for a pytree d of arrays of any shapes.
 
     Its matrix has the raveled d (leaf after leaf) on the diagonal.
+
+        >>> import jax, jax.numpy as jnp, linsolve_prim as lp
+        >>> A = lp.DiagonalLinearOperator({"p": jnp.array([1.0, 2.0]), "q": jnp.array(4.0)})
+        >>> jax.tree.map(lambda x: x.tolist(), lp.solve(A, {"p": jnp.ones(2), "q": jnp.array(1.0)}))
+        {'p': [1.0, 0.5], 'q': 0.25}
     """
 
     diagonal: PyTree[Array]

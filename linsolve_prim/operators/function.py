@@ -26,6 +26,17 @@ class FunctionLinearOperator(AbstractLinearOperator):
 
     Its transpose is found by `jax.linear_transpose`. It is differentiable in every array that `fn`
     captures.
+
+    - `fn`: a function of a pytree like `input_structure` that returns a pytree of arrays.
+    - `input_structure`: arrays, or `jax.ShapeDtypeStruct`s, with the shapes and dtypes of x.
+    - `tags`: what is promised about it, as `lp.positive_semidefinite_tag`.
+
+    **Raises** `StructureError` for a vector of another structure, and if `tags` ask for equal structures.
+
+        >>> import jax.numpy as jnp, linsolve_prim as lp
+        >>> A = lp.FunctionLinearOperator(lambda x: 3 * x - jnp.roll(x, 1), jnp.zeros(4))
+        >>> print(A.mv(jnp.arange(4.0)), A.T.mv(jnp.arange(4.0)))
+        [-3.  3.  5.  7.] [-1.  1.  3.  9.]
     """
 
     fn: Callable[[PyTree[Array]], PyTree[Array]]

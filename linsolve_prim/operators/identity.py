@@ -21,6 +21,12 @@ class IdentityLinearOperator(AbstractLinearOperator):
 
     With another output structure its matrix is `jnp.eye(out_size, in_size)`: the raveled input is
     cut or padded with zeros, and put into the output's shapes and dtypes.
+
+    **Raises** `StructureError` for a vector of another structure.
+
+        >>> import jax.numpy as jnp, linsolve_prim as lp
+        >>> print(lp.IdentityLinearOperator(jnp.zeros(2), jnp.zeros(3)).mv(jnp.ones(2)))
+        [1. 1. 0.]
     """
 
     input_structure: PackedStructure = eqx.field(static=True)

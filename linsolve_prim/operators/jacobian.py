@@ -27,6 +27,17 @@ class JacobianLinearOperator(AbstractLinearOperator):
     Each product is one `jax.jvp`. `linearise` evaluates `fn` once for all products to come;
     `materialise` forms the Jacobian. It is differentiable in `x`, in the arrays of `args`, and in
     what `fn` captures.
+
+    - `fn`: a function of x and `args`, between pytrees of arrays.
+    - `x`: the point, a pytree; products take and return pytrees like x and `fn(x, args)`.
+    - `jac`: "fwd" (or `None`) makes the matrix by columns, "bwd" by rows: for few results of many x.
+
+    **Raises** `ValueError` for another `jac`, `StructureError` for a vector of another structure.
+
+        >>> import jax.numpy as jnp, linsolve_prim as lp
+        >>> J = lp.JacobianLinearOperator(lambda x, args: jnp.sin(args * x), jnp.zeros(2), jnp.array(3.0))
+        >>> print(J.mv(jnp.array([1.0, 2.0])), J.T.mv(jnp.ones(2)))
+        [3. 6.] [3. 3.]
     """
 
     fn: Callable[[PyTree[Array], PyTree], PyTree[Array]]

@@ -25,6 +25,12 @@ def check_linear(fn: Function, structure: PyTree) -> str:
     evaluated. An offset that happens to be zero is not noticed, and counts as affine.
 
     **Raises** `NonlinearFunctionError`, naming the JAX primitive that is not linear.
+
+        >>> import jax.numpy as jnp, linsolve_prim as lp
+        >>> f = lambda x: jnp.roll(x, 1) - x
+        >>> g = lambda x: f(x) + 1
+        >>> lp.operators.check_linear(f, jnp.zeros(3)), lp.operators.check_linear(g, jnp.zeros(3))
+        ('linear', 'affine')
     """
     return _analyse(close(_inexact(fn), inexact_structure(structure)))[0]
 
@@ -35,6 +41,11 @@ def split_affine(fn: Function, structure: PyTree) -> tuple[Function, PyTree[Arra
     Both are differentiable in what `fn` captures. A linear `fn` comes back as it is, traced.
 
     **Raises** `NonlinearFunctionError` as `check_linear` does.
+
+        >>> import jax.numpy as jnp, linsolve_prim as lp
+        >>> linear, offset = lp.operators.split_affine(lambda x: 2 * x + 1, jnp.zeros(2))
+        >>> print(linear(jnp.ones(2)), offset)
+        [2. 2.] [1. 1.]
     """
     structure = inexact_structure(structure)
     closed = close(_inexact(fn), structure)

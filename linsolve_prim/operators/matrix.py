@@ -38,6 +38,17 @@ class MatrixLinearOperator(AbstractLinearOperator, metaclass=_CallsInitOnly):
     """The operator x ↦ Mx of an array M of shape `(rows, columns)`.
 
     If it is tagged diagonal or tridiagonal, only those entries of M are ever read.
+
+    - `matrix`: any array; integers are promoted to the default float.
+    - `tags`: what is promised about it, as `lp.symmetric_tag` or several of them.
+
+    **Raises** `StructureError` for an array that does not have two axes, or is not square where a tag
+    says so.
+
+        >>> import jax.numpy as jnp, linsolve_prim as lp
+        >>> A = lp.MatrixLinearOperator(jnp.array([[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]]))
+        >>> print(A.mv(jnp.ones(3)), A.T.mv(jnp.ones(2)), A.out_size(), A.in_size())
+        [ 6. 15.] [5. 7. 9.] 2 3
     """
 
     matrix: Array

@@ -31,6 +31,15 @@ class PyTreeLinearOperator(AbstractLinearOperator):
     for the output leaf of shape `s` and the input leaf of shape `r` has shape `(*s, *r)`. That is
     what `jax.jacfwd` returns. For the output `{"p": float32[2]}` and the input
     `(float32[4,5], float32[3])` it is `{"p": (float32[2,4,5], float32[2,3])}`.
+
+    **Raises** `StructureError` for trees or shapes that do not fit.
+
+        >>> import jax, jax.numpy as jnp, linsolve_prim as lp
+        >>> f = lambda x: {"sum": x[0] + x[1].sum(), "scaled": 2 * x[1]}
+        >>> x = (jnp.array(1.0), jnp.array([2.0, 3.0]))
+        >>> A = lp.PyTreeLinearOperator(jax.jacfwd(f)(x), jax.eval_shape(f, x))
+        >>> jax.tree.map(lambda y: y.tolist(), A.mv(x)), A.out_size(), A.in_size()
+        ({'scaled': [4.0, 6.0], 'sum': 6.0}, 3, 3)
     """
 
     pytree: PyTree[Array]

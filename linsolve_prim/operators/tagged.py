@@ -15,7 +15,16 @@ from .tags import as_tags, transpose_tags
 
 
 class TaggedLinearOperator(AbstractLinearOperator):
-    """Another operator with promises: `TaggedLinearOperator(A + A.T, symmetric_tag)`."""
+    """Another operator with promises: `TaggedLinearOperator(A + A.T, symmetric_tag)`.
+
+    **Raises** `StructureError` if a tag asks for equal structures of input and output, which are not.
+
+        >>> import jax.numpy as jnp, linsolve_prim as lp
+        >>> A = lp.MatrixLinearOperator(jnp.array([[2.0, 1.0], [0.0, 3.0]]))
+        >>> S = lp.TaggedLinearOperator(A + A.T, lp.positive_semidefinite_tag)
+        >>> lp.is_symmetric(A + A.T), lp.is_positive_semidefinite(S)
+        (False, True)
+    """
 
     operator: AbstractLinearOperator
     tags: frozenset[object] = eqx.field(static=True)

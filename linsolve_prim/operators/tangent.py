@@ -21,6 +21,13 @@ class TangentLinearOperator(AbstractLinearOperator):
     `primal` is A. `tangent` is a copy of it with tangents in place of its inexact arrays; `None` in
     place of an array (or of anything else) is a zero. It keeps the sparsity of A, and its symmetry,
     but neither its definiteness nor a unit diagonal.
+
+    **Raises** `TypeError` if `tangent` is of another type than `primal`.
+
+        >>> import jax.numpy as jnp, linsolve_prim as lp
+        >>> A, dA = lp.DiagonalLinearOperator(jnp.array([1.0, 2.0])), lp.DiagonalLinearOperator(jnp.ones(2))
+        >>> print(lp.TangentLinearOperator(A, dA).mv(jnp.array([3.0, 4.0])))
+        [3. 4.]
     """
 
     primal: AbstractLinearOperator

@@ -23,7 +23,19 @@ def tridiagonal_product(diagonal: Array, lower: Array, upper: Array, vector: Arr
 
 
 class TridiagonalLinearOperator(AbstractLinearOperator):
-    """A square matrix whose entries are zero off the main diagonal and its two neighbours."""
+    """A square matrix whose entries are zero off the main diagonal and its two neighbours.
+
+    - `diagonal`: `(n,)`; `lower_diagonal`, `upper_diagonal`: `(n - 1,)`.
+
+    **Raises** `StructureError` for other shapes.
+
+        >>> import jax.numpy as jnp, linsolve_prim as lp
+        >>> A = lp.TridiagonalLinearOperator(4 * jnp.ones(3), jnp.ones(2), 2 * jnp.ones(2))
+        >>> print(A.as_matrix(), lp.solve(A, jnp.array([6.0, 7.0, 5.0])).round(3))
+        [[4. 2. 0.]
+         [1. 4. 2.]
+         [0. 1. 4.]] [1. 1. 1.]
+    """
 
     diagonal: Array
     lower_diagonal: Array

@@ -52,6 +52,14 @@ class AMG(AbstractPreconditioner):
 
     **Raises** `ImportError`, with the remedy, if `pyamg` is not installed; `WrongTypeError` for an
     operator that is not sparse.
+
+        >>> import jax.numpy as jnp, scipy.sparse as sp, linsolve_prim as lp
+        >>> S = sp.diags_array([-1.0, 2.0, -1.0], offsets=[-1, 0, 1], shape=(500, 500)).tocsr()
+        >>> A = lp.SparseLinearOperator.from_scipy(S, lp.positive_semidefinite_tag)
+        >>> b = A.mv(jnp.ones(500))
+        >>> steps = lambda m: int(lp.linear_solve(A, b, lp.CG(rtol=1e-4, preconditioner=m)).stats["num_steps"])
+        >>> steps(lp.preconditioners.AMG()) < 20 < steps(None)
+        True
     """
 
     method: str = "smoothed_aggregation"

@@ -43,6 +43,14 @@ class Auto(AbstractPreconditioner):
 
     On accelerators `IC` and `ILU` solve with triangles by four Jacobi sweeps. `lp.explain` says what
     was chosen and why.
+
+    **Raises** nothing: where nothing fits there is no preconditioner.
+
+        >>> import jax.numpy as jnp, scipy.sparse as sp, linsolve_prim as lp
+        >>> S = sp.csr_array([[2.0, 1.0], [1.0, 3.0]])
+        >>> A = lp.SparseLinearOperator.from_scipy(S, lp.positive_semidefinite_tag)
+        >>> "preconditioner: IC" in lp.explain(A, jnp.ones(2), preconditioner="auto")
+        True
     """
 
     def choose(self, operator: AbstractLinearOperator, definite: bool = False) -> Choice:

@@ -28,6 +28,20 @@ class AbstractPreconditioner(eqx.Module):
 
     **Laws** (those of operators hold for M): M maps `A.out_structure()` to `A.in_structure()`, it is
     linear, and it has a transpose: that of Mᵀ approximates A⁻ᵀ.
+
+    **Raises**, while a program is traced, `WrongTypeError` or `StructureError` for an operator of which
+    M cannot be made; methods that need a definite M refuse others by a `ValueError`.
+
+        >>> import jax.numpy as jnp, linsolve_prim as lp
+        >>> class Scaled(lp.preconditioners.AbstractPreconditioner):
+        ...     def init(self, operator):
+        ...         return lp.DiagonalLinearOperator(1 / lp.diagonal(operator))
+        ...     def keeps_definite(self, operator):
+        ...         return lp.is_positive_semidefinite(operator)
+        >>> A = lp.MatrixLinearOperator(jnp.diag(jnp.array([1.0, 10.0, 100.0])), lp.positive_semidefinite_tag)
+        >>> solution = lp.linear_solve(A, jnp.ones(3), lp.CG(preconditioner=Scaled()))
+        >>> int(solution.stats["num_steps"])
+        1
     """
 
     @property

@@ -43,6 +43,15 @@ class BlockJacobi(AbstractPreconditioner):
 
     A singular block counts as its diagonal. For several fields at each point of a grid that are
     stored point by point `blocks` is their number; field by field, `np.arange(n) % points`.
+
+    **Raises** `ValueError` for `blocks` that is neither a number nor a label for each unknown.
+
+        >>> import jax.numpy as jnp, linsolve_prim as lp
+        >>> A = lp.MatrixLinearOperator(jnp.array([[2.0, 1.0, 0.0], [1.0, 1.0, 0.0], [0.0, 0.0, 4.0]]))
+        >>> print(lp.preconditioners.BlockJacobi(2).init(A).as_matrix().round(3) + 0.0)
+        [[ 1.   -1.    0.  ]
+         [-1.    2.    0.  ]
+         [ 0.    0.    0.25]]
     """
 
     blocks: Any = eqx.field(default=4, static=True, converter=lambda x: as_labels(x, "blocks"))

@@ -40,6 +40,14 @@ class CoarseGrid(AbstractPreconditioner):
       that have no pattern, neighbours in the order of unknowns), or an array of labels, one for each
       unknown (ravelled). The work for c clusters is c³ once and c² for each application.
     - `additive`: M = Q + S, one product with A less for each half; weaker.
+
+    **Raises** `ValueError` for another number of clusters than can be.
+
+        >>> import jax.numpy as jnp, linsolve_prim as lp
+        >>> A = lp.TridiagonalLinearOperator(2 * jnp.ones(8), -jnp.ones(7), -jnp.ones(7))
+        >>> M = lp.preconditioners.CoarseGrid(4).init(A)
+        >>> bool(jnp.linalg.cond(M.as_matrix() @ A.as_matrix()) < jnp.linalg.cond(A.as_matrix()))
+        True
     """
 
     clusters: Any = eqx.field(

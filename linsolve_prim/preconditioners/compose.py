@@ -67,6 +67,16 @@ class Compose(AbstractPreconditioner):
       if they are. None: for operators tagged definite. M is definite then too if all but Mₖ contract,
       λ(MᵢA) < 2, as those that are made from definite operators here do, but for `Jacobi` on strongly
       coupled ones and `Schwarz` with large overlaps: `CG` tells if it is not.
+
+    **Raises** `ValueError` if there are no parts, or for another `how`; `WrongTypeError` for parts of
+    other types.
+
+        >>> import jax.numpy as jnp, linsolve_prim as lp
+        >>> A = lp.MatrixLinearOperator(jnp.array([[4.0, 1.0], [0.0, 2.0]]))
+        >>> jacobi = lp.preconditioners.Jacobi()
+        >>> both = lp.preconditioners.Compose(jacobi, jacobi, how="additive")
+        >>> print(both.init(A).mv(jnp.ones(2)))
+        [0.5 1. ]
     """
 
     parts: tuple[Any, ...]
@@ -130,6 +140,14 @@ class Custom(AbstractPreconditioner):
       found out by passing it a vector (abstractly); only if that fails is it called with A.
 
     `CG` and `MINRES` believe that what it makes is symmetric definite.
+
+    **Raises** `WrongTypeError` if `function` is none, or returns something else.
+
+        >>> import jax.numpy as jnp, linsolve_prim as lp
+        >>> A = lp.MatrixLinearOperator(jnp.array([[4.0, 1.0], [0.0, 2.0]]))
+        >>> half = lp.preconditioners.Custom(lambda A: lp.DiagonalLinearOperator(1 / lp.diagonal(A)))
+        >>> print(half.init(A).mv(jnp.ones(2)))
+        [0.25 0.5 ]
     """
 
     function: Callable[[Any], Any] = eqx.field(static=True)

@@ -52,6 +52,17 @@ class FieldSplit(AbstractPreconditioner):
     - `kind`: "lower", "upper", "full", or "diagonal", with |S|, which is symmetric definite.
     - `definite`: promises that A is positive definite, and −S too: then `first` and `second` may be such
       as need that, and "diagonal" serves `MINRES`.
+
+    **Raises** `ValueError` for another `kind`, `TypeError` for parts that are no preconditioners,
+    `StructureError` for labels that do not fit.
+
+        >>> import jax.numpy as jnp, linsolve_prim as lp
+        >>> A = lp.MatrixLinearOperator(jnp.array([[2.0, 0.0, 1.0], [0.0, 4.0, 1.0], [1.0, 1.0, 0.0]]))
+        >>> M = lp.preconditioners.FieldSplit(2, kind="full").init(A)  # exact here: A's first block is diagonal
+        >>> print((M @ A).as_matrix().round(3) + 0.0)
+        [[1. 0. 0.]
+         [0. 1. 0.]
+         [0. 0. 1.]]
     """
 
     fields: Any = eqx.field(default=None, static=True, converter=lambda x: as_labels(x, "fields"))

@@ -77,6 +77,13 @@ class AMGHierarchy(AbstractPreconditioner):
     it converges to is the same.
 
     **Raises** `StructureError` for an operator of another pattern.
+
+        >>> import scipy.sparse as sp, linsolve_prim as lp
+        >>> S = sp.diags_array([-1.0, 2.0, -1.0], offsets=[-1, 0, 1], shape=(500, 500)).tocsr()
+        >>> A = lp.SparseLinearOperator.from_scipy(S, lp.positive_semidefinite_tag)
+        >>> hierarchy = lp.preconditioners.AMG().prepare(A)
+        >>> len(hierarchy.levels), hierarchy.init(2.0 * A).in_size()
+        (1, 500)
     """
 
     levels: tuple[Galerkin, ...]

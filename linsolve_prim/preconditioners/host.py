@@ -47,6 +47,15 @@ class Host(AbstractPreconditioner):
     not known to be symmetric, so `CG` does not take it, unless
 
     - `symmetric=True` promises that M is symmetric (Hermitian) definite wherever A is.
+
+    **Raises** `ValueError` for another name, `TypeError` for what is no function.
+
+        >>> import jax.numpy as jnp, scipy.sparse as sp, linsolve_prim as lp
+        >>> ilu = lambda A: sp.linalg.LinearOperator(A.shape, sp.linalg.spilu(A.tocsc()).solve)
+        >>> A = sp.csr_array([[2.0, 1.0], [0.0, 4.0]])
+        >>> solver = lp.SciPyIterative("gmres", rtol=1e-5, preconditioner=lp.preconditioners.Host(ilu))
+        >>> print(lp.solve(A, jnp.array([4.0, 8.0]), solver).round(3))
+        [1. 2.]
     """
 
     make: Any = eqx.field(static=True)

@@ -35,6 +35,19 @@ class ILU(AbstractPreconditioner):
       `Host`). With `SciPyIterative` a solve is one callback.
 
     Pivots that vanish are replaced, so that M is always made; how good it is then the solve tells.
+
+    (Chow and Patel, "Fine-grained parallel incomplete LU factorization", 2015, doi:10.1137/140968896; on
+    the host Li and Shao, 2011, doi:10.1145/1916461.1916467.)
+
+    **Raises** `WrongTypeError` for an operator that is not sparse.
+
+        >>> import jax.numpy as jnp, scipy.sparse as sp, linsolve_prim as lp
+        >>> S = sp.diags_array([-1.0, 3.0, -1.5], offsets=[-1, 0, 1], shape=(5, 5)).tocsr()
+        >>> A = lp.SparseLinearOperator.from_scipy(S)
+        >>> solver = lp.GMRES(rtol=1e-4, preconditioner=lp.preconditioners.ILU())
+        >>> solution = lp.linear_solve(A, A.mv(jnp.ones(5)), solver)
+        >>> print(solution.value.round(3), solution.stats["num_steps"] <= 2)
+        [1. 1. 1. 1. 1.] True
     """
 
     fill: int = 0

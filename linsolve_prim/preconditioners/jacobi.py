@@ -26,6 +26,14 @@ class Jacobi(AbstractPreconditioner):
     - `absolute`: |D|⁻¹ instead, which is definite also where A is not: for `MINRES` and indefinite A.
     - `diagonal`: D, `(n,)`, for operators that are known by their products only; by default it is
       read from A, which takes n products for such.
+
+    **Raises** `StructureError` for a `diagonal` of another shape.
+
+        >>> import jax.numpy as jnp, linsolve_prim as lp
+        >>> A = lp.MatrixLinearOperator(jnp.array([[4.0, 1.0], [1.0, -2.0]]))
+        >>> print(lp.preconditioners.Jacobi(absolute=True).init(A).as_matrix())
+        [[0.25 0.  ]
+         [0.   0.5 ]]
     """
 
     absolute: bool = False

@@ -41,6 +41,15 @@ class LowRankPlusDiagonal(AbstractLinearOperator):
 
     - `d`: `(n,)`; real in the Hermitian form.
     - `sign`: 1, or −1 for D − UUᴴ (what the inverse of D + UUᴴ is).
+
+    **Raises** `StructureError` for shapes that do not fit.
+
+        >>> import jax.numpy as jnp, linsolve_prim as lp
+        >>> A = lp.preconditioners.LowRankPlusDiagonal(jnp.array([1.0, 2.0]), jnp.array([[1.0], [1.0]]))
+        >>> print(A.as_matrix(), (A.inv() @ A).as_matrix().round(3) + 0.0)
+        [[2. 1.]
+         [1. 3.]] [[1. 0.]
+         [0. 1.]]
     """
 
     d: Array

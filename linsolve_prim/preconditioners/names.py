@@ -24,7 +24,6 @@ from .schwarz import Schwarz
 from .spai import SPAI
 from .ssor import SSOR, GaussSeidel
 
-#: What a name stands for, with its default settings.
 NAMES: dict[str, Callable[[], AbstractPreconditioner]] = {
     "amg": AMG,
     "auto": Auto,
@@ -43,12 +42,17 @@ NAMES: dict[str, Callable[[], AbstractPreconditioner]] = {
     "spai": SPAI,
     "ssor": SSOR,
 }
+"""What a name stands for, with its default settings."""
 
 
 def by_name(given: Any) -> Any:
     """A name as the preconditioner that it stands for, and a function as `Custom`; others as they are.
 
     **Raises** `ValueError` for a name that is not known, and for a class instead of an object.
+
+        >>> import linsolve_prim as lp
+        >>> lp.preconditioners.by_name("jacobi")
+        Jacobi()
     """
     if isinstance(given, str):
         key = given.lower().replace("-", "_").replace(" ", "_")

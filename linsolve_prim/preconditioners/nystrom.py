@@ -36,6 +36,15 @@ class Nystrom(AbstractPreconditioner):
     - `rank`: as many as the effective dimension of K, or more.
     - `shift`: μ, where the diagonal of A holds a known multiple of the identity.
     - `seed`: of the random vectors. The same one gives the same M.
+
+    **Raises** `ValueError` for an operator that does not promise to be definite.
+
+        >>> import jax.numpy as jnp, linsolve_prim as lp
+        >>> U = jnp.array([[3.0], [4.0], [0.0]])
+        >>> A = lp.MatrixLinearOperator(U @ U.T + 0.1 * jnp.eye(3), lp.positive_semidefinite_tag)
+        >>> M = lp.preconditioners.Nystrom(rank=2, shift=0.1).init(A)
+        >>> bool(jnp.linalg.cond(M.as_matrix() @ A.as_matrix()) < 1.2)
+        True
     """
 
     rank: int = 50
@@ -101,6 +110,15 @@ class PivotedCholesky(AbstractPreconditioner):
 
     - `shift`: D = σ²I, the noise. None: D is what is left of the diagonal after `rank` columns, or its
       mean where that is more.
+
+    **Raises** `ValueError` for an operator that does not promise to be definite.
+
+        >>> import jax.numpy as jnp, linsolve_prim as lp
+        >>> U = jnp.array([[3.0], [4.0]])
+        >>> A = lp.MatrixLinearOperator(U @ U.T + 0.1 * jnp.eye(2), lp.positive_semidefinite_tag)
+        >>> M = lp.preconditioners.PivotedCholesky(rank=1, shift=0.1).init(A)
+        >>> bool(jnp.linalg.cond(M.as_matrix() @ A.as_matrix()) < 1.2)
+        True
     """
 
     rank: int = 20

@@ -81,6 +81,16 @@ class Chebyshev(AbstractPreconditioner):
       method, and a fifth more, for others; the least is `1/ratio` of it.
     - `ratio`: the smaller, the less is done for the smallest eigenvalues: a smoother has 3 to 10.
     - `scaled`: whether D is the diagonal of A, or 1. None: where the diagonal costs nothing.
+
+    **Raises** `ValueError` for bounds that are no interval.
+
+        >>> import jax.numpy as jnp, linsolve_prim as lp
+        >>> A = lp.MatrixLinearOperator(jnp.diag(jnp.array([1.0, 2.0, 3.0])), lp.positive_semidefinite_tag)
+        >>> M = lp.preconditioners.Chebyshev(degree=6, bounds=(1.0, 3.0), scaled=False).init(A)
+        >>> print((M @ A).as_matrix().round(2) + 0.0)
+        [[1. 0. 0.]
+         [0. 1. 0.]
+         [0. 0. 1.]]
     """
 
     degree: int = 4
@@ -114,6 +124,14 @@ class Neumann(AbstractPreconditioner):
 
     - `omega`: ω; by default 1 over the bound of the largest eigenvalue of D⁻¹A that `Chebyshev` takes.
     - `scaled`: as for `Chebyshev`.
+
+    (Dubois, Greenbaum and Rodrigue, 1979, doi:10.1007/BF02243566.)
+
+        >>> import jax.numpy as jnp, linsolve_prim as lp
+        >>> A = lp.MatrixLinearOperator(jnp.array([[2.0, 1.0], [0.0, 2.0]]))
+        >>> print(lp.preconditioners.Neumann(degree=1, omega=1.0).init(A).as_matrix() + 0.0)  # exact: N² = 0
+        [[ 0.5  -0.25]
+         [ 0.    0.5 ]]
     """
 
     degree: int = 3

@@ -32,6 +32,14 @@ class Schwarz(AbstractPreconditioner):
       None: where A is not tagged definite. If not, values are summed, which is symmetric.
 
     For many parts add a coarse level: `Compose(Schwarz(64), CoarseGrid(64))`.
+
+    **Raises** `ValueError` for other numbers of parts or layers.
+
+        >>> import jax.numpy as jnp, linsolve_prim as lp
+        >>> A = lp.TridiagonalLinearOperator(2 * jnp.ones(8), -jnp.ones(7), -jnp.ones(7))
+        >>> M = lp.preconditioners.Schwarz(2, overlap=2).init(A)
+        >>> bool(jnp.linalg.cond(M.as_matrix() @ A.as_matrix()) < jnp.linalg.cond(A.as_matrix()) / 4)
+        True
     """
 
     parts: Any = eqx.field(default=16, static=True, converter=lambda x: as_labels(x, "parts"))

@@ -43,6 +43,14 @@ class SPAI(AbstractPreconditioner):
     of that pattern (Kolotilina, Yeremin 1993, doi:10.1137/0614004), and so definite too.
 
     - `power`: the pattern is that of A to this power.
+
+    **Raises** `WrongTypeError` for an operator that is not sparse.
+
+        >>> import jax.numpy as jnp, linsolve_prim as lp
+        >>> A = lp.SparseLinearOperator.from_dense(jnp.array([[2.0, 1.0], [0.0, 4.0]]))
+        >>> print(lp.preconditioners.SPAI().init(A).as_matrix().round(3) + 0.0)  # of a full triangle exact
+        [[ 0.5   -0.125]
+         [ 0.     0.25 ]]
     """
 
     power: int = 1

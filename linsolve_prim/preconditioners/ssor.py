@@ -39,6 +39,14 @@ class SSOR(AbstractPreconditioner):
 
     - `omega`: in 0 < ω < 2; ω = 1 is a forward and a backward sweep of Gauss and Seidel.
     - `solves`: "exact", or a number of Jacobi sweeps with each triangle, which suits accelerators.
+
+    **Raises** `WrongTypeError` for an operator that is not sparse, `ValueError` for another `omega`.
+
+        >>> import jax.numpy as jnp, linsolve_prim as lp
+        >>> A = lp.SparseLinearOperator.from_dense(jnp.array([[2.0, 1.0], [1.0, 4.0]]))
+        >>> M = lp.preconditioners.SSOR(omega=1.0).init(A).as_matrix()
+        >>> bool(jnp.allclose(M, M.T)), bool(jnp.linalg.norm(jnp.eye(2) - M @ A.as_matrix()) < 0.3)
+        (True, True)
     """
 
     omega: float = 1.0
@@ -70,6 +78,15 @@ class GaussSeidel(AbstractPreconditioner):
     - `direction`: "symmetric", a forward and a backward sweep, which is `SSOR` with ω = 1 and keeps
       symmetry; "forward"; or "backward", (D + U)⁻¹.
     - `solves`: "exact", or a number of Jacobi sweeps with each triangle, which suits accelerators.
+
+    (Saad, "Iterative methods for sparse linear systems", section 10.2.)
+
+    **Raises** `WrongTypeError` for an operator that is not sparse, `ValueError` for another `direction`.
+
+        >>> import jax.numpy as jnp, linsolve_prim as lp
+        >>> A = lp.SparseLinearOperator.from_dense(jnp.array([[2.0, 1.0], [1.0, 4.0]]))
+        >>> print(lp.preconditioners.GaussSeidel("forward").init(A).mv(jnp.array([4.0, 6.0])))  # (D + L)x = b
+        [2. 1.]
     """
 
     direction: Direction = "symmetric"

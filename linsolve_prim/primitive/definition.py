@@ -46,6 +46,7 @@ class _LinearSolve(Primitive):
 
 
 linear_solve_p = _LinearSolve("linear_solve")
+"""The primitive itself: one equation `linear_solve[call, program]` in a jaxpr for each solve."""
 linear_solve_p.multiple_results = True
 
 

@@ -30,6 +30,12 @@ class Record:
     - `solver`: as one would write it.
     - `result`, `stats`: as in `Solution`; one leading axis for each `vmap`.
     - `value`: the solution, if the tape keeps values.
+
+        >>> import jax.numpy as jnp, linsolve_prim as lp
+        >>> with lp.SolveTape(values=True) as tape:
+        ...     x = lp.solve(jnp.array([[2.0, 0.0], [0.0, 4.0]]), jnp.ones(2), name="heat")
+        >>> tape["heat"].kind, tape["heat"].solver, tape["heat"].value.tolist()
+        ('forward', 'LU()', [0.5, 0.25])
     """
 
     name: str | None

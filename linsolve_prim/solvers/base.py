@@ -59,6 +59,24 @@ class AbstractLinearSolver(eqx.Module, Generic[State]):
         def assume_full_rank(self):
             return True
     ```
+
+    **Raises** nothing by itself: `init` is where a class refuses operators, by `ValueError` or
+    `StructureError`, while a program is traced.
+
+        >>> import jax, jax.numpy as jnp, linsolve_prim as lp
+        >>> class Halving(lp.AbstractLinearSolver):  # x ← x + (b − Ax)/2
+        ...     def init(self, operator, options):
+        ...         return operator
+        ...     def compute(self, operator, b, options):
+        ...         step = lambda _, x: x + (b - operator.mv(x)) / 2
+        ...         return jax.lax.fori_loop(0, 50, step, jnp.zeros_like(b)), lp.RESULTS.successful, {}
+        ...     def assume_full_rank(self):
+        ...         return True
+        >>> A = jnp.array([[1.0, 0.5], [0.0, 2.0]])
+        >>> solve = lambda b: lp.solve(A, b, Halving())
+        >>> print(solve(jnp.array([2.0, 4.0])).round(3), jax.jacobian(solve)(jnp.ones(2)).round(3))
+        [1. 2.] [[ 1.   -0.25]
+         [ 0.    0.5 ]]
     """
 
     @abc.abstractmethod

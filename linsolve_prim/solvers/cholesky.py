@@ -38,6 +38,16 @@ class Cholesky(AbstractLinearSolver[_CholeskyState]):
     Half the work of `LU`. Singular operators, and operators that are not definite in spite of their
     tag, give `RESULTS.singular`. Only the lower triangle is factorized; that the upper one agrees is
     seen by the check of the residual.
+
+    `(n, n)`, all four dtypes; complex operators are Hermitian. (Golub & Van Loan 2013, Matrix
+    Computations, section 4.2.)
+
+    **Raises** `ValueError` for an operator that does not promise to be definite.
+
+        >>> import jax.numpy as jnp, linsolve_prim as lp
+        >>> A = lp.MatrixLinearOperator(jnp.array([[2.0, 1.0], [1.0, 3.0]]), lp.positive_semidefinite_tag)
+        >>> print(lp.linear_solve(A, jnp.array([4.0, 7.0]), lp.Cholesky()).value.round(3))
+        [1. 2.]
     """
 
     def init(self, operator: AbstractLinearOperator, options: Options) -> _CholeskyState:

@@ -31,6 +31,15 @@ class Diagonal(AbstractLinearSolver[_DiagonalState]):
       `True`, every entry is divided by, and a zero gives `RESULTS.singular`.
     - `rcond`: with `well_posed=False`, entries up to `rcond` times the largest count as zero. `None`
       stands for 2·n·ε, negative values for ε.
+
+    `(n, n)` on pytrees of any shapes, all four dtypes.
+
+    **Raises** `ValueError` for an operator that is not known as diagonal.
+
+        >>> import jax.numpy as jnp, linsolve_prim as lp
+        >>> A = lp.DiagonalLinearOperator(jnp.array([2.0, 0.0]))
+        >>> print(lp.linear_solve(A, jnp.array([4.0, 1.0]), lp.Diagonal()).value)
+        [2. 0.]
     """
 
     well_posed: bool = False

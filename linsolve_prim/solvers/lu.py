@@ -83,6 +83,13 @@ class LU(AbstractLinearSolver[_LUState]):
 
     Singular operators give `RESULTS.singular`. Stable for all but contrived matrices (Golub & Van
     Loan 2013, Matrix Computations, section 3.4).
+
+    `(n, n)`, all four dtypes. **Raises** `StructureError` for an operator that is not square.
+
+        >>> import jax.numpy as jnp, linsolve_prim as lp
+        >>> A = lp.MatrixLinearOperator(jnp.array([[0.0, 2.0], [1.0, 3.0]]))
+        >>> print(lp.linear_solve(A, jnp.array([4.0, 7.0]), lp.LU()).value.round(3))
+        [1. 2.]
     """
 
     def init(self, operator: AbstractLinearOperator, options: Options) -> _LUState:

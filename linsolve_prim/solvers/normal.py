@@ -68,6 +68,14 @@ class Normal(AbstractLinearSolver[_NormalState]):
       solver's tolerances, for which the inner solver may be called again on the remaining residual;
     - else a solution of the normal equations to the inner tolerance, ‖Aᴴ(b − Ax)‖ ≤ max(rtol·‖Aᴴb‖,
       atol), is one (`stats["reason"]` is `least_squares` if it is not even one of Ax = b).
+
+    **Raises** `ValueError` if `inner_solver` is not for definite systems.
+
+        >>> import jax.numpy as jnp, linsolve_prim as lp
+        >>> A = lp.MatrixLinearOperator(jnp.array([[1.0, 0.0], [1.0, 1.0], [1.0, 2.0]]))
+        >>> b = jnp.array([1.0, 3.0, 5.0])
+        >>> print(lp.linear_solve(A, b, lp.Normal(lp.Cholesky())).value.round(3))
+        [1. 2.]
     """
 
     inner_solver: InnerSolver
@@ -131,7 +139,18 @@ class Normal(AbstractLinearSolver[_NormalState]):
 
 
 def NormalCG(*args: Any, **kwargs: Any) -> Normal:
-    """`Normal(CG(*args, **kwargs))`, as Lineax once called it."""
+    """`Normal(CG(*args, **kwargs))`, as Lineax once called it.
+
+    It warns with a `DeprecationWarning`: write `Normal(CG(...))`.
+
+        >>> import linsolve_prim as lp
+        >>> import warnings
+        >>> with warnings.catch_warnings():
+        ...     warnings.simplefilter("ignore", DeprecationWarning)
+        ...     solver = lp.NormalCG(rtol=1e-3)
+        >>> type(solver).__name__
+        'Normal'
+    """
     warnings.warn(
         "`NormalCG(...)` is deprecated; write `Normal(CG(...))`.", DeprecationWarning, stacklevel=2
     )

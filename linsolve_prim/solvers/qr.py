@@ -34,6 +34,13 @@ class QR(AbstractLinearSolver[_QRState]):
     Tall operators give the least-squares solution, wide ones that of minimum norm. Rank-deficient
     ones give `RESULTS.singular`: use `SVD` for them. (Golub & Van Loan 2013, Matrix Computations,
     sections 5.3 and 5.6.)
+
+    `(m, n)`, all four dtypes.
+
+        >>> import jax.numpy as jnp, linsolve_prim as lp
+        >>> A = lp.MatrixLinearOperator(jnp.array([[3.0], [4.0]]))
+        >>> print(lp.linear_solve(A, jnp.array([6.0, 8.0]), lp.QR()).value.round(3))
+        [2.]
     """
 
     def init(self, operator: AbstractLinearOperator, options: Options) -> _QRState:

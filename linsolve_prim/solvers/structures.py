@@ -14,10 +14,20 @@ from ..errors import StructureError
 from ..operators import AbstractLinearOperator
 
 PackedStructures = NewType("PackedStructures", Static)
+"""The structures of an operator's output and input: a static part of a solver's state."""
 
 
 def pack_structures(operator: AbstractLinearOperator) -> PackedStructures:
-    """The output and input structures of an operator, as a static part of a state."""
+    """The output and input structures of an operator, as a static part of a state.
+
+    For example:
+
+        >>> import jax.numpy as jnp, linsolve_prim as lp
+        >>> A = lp.DiagonalLinearOperator({"p": jnp.ones(2), "q": jnp.ones(())})
+        >>> packed = lp.internal.pack_structures(A)
+        >>> lp.internal.ravel_vector({"p": jnp.ones(2), "q": jnp.zeros(())}, packed).tolist()
+        [1.0, 1.0, 0.0]
+    """
     structures = structure_of((operator.out_structure(), operator.in_structure()))
     leaves, treedef = jax.tree.flatten(structures)
     return PackedStructures(Static((tuple(leaves), treedef)))
@@ -30,14 +40,31 @@ def unpack_structures(packed_structures: PackedStructures) -> tuple[Structure, S
 
 
 def transpose_packed_structures(packed_structures: PackedStructures) -> PackedStructures:
-    """The structures of the transposed operator."""
+    """The structures of the transposed operator.
+
+    For example:
+
+        >>> import jax.numpy as jnp, linsolve_prim as lp
+        >>> A = lp.IdentityLinearOperator(jnp.zeros(2), jnp.zeros(3))
+        >>> turned = lp.internal.transpose_packed_structures(lp.internal.pack_structures(A))
+        >>> turned == lp.internal.pack_structures(A.T)
+        True
+    """
     out_structure, in_structure = unpack_structures(packed_structures)
     leaves, treedef = jax.tree.flatten((in_structure, out_structure))
     return PackedStructures(Static((tuple(leaves), treedef)))
 
 
 def ravel_vector(pytree: PyTree[Array], packed_structures: PackedStructures) -> Array:
-    """A right-hand side of the output structure as one vector of shape `(out_size,)`."""
+    """A right-hand side of the output structure as one vector of shape `(out_size,)`.
+
+    **Raises** `StructureError` for another structure.
+
+        >>> import jax.numpy as jnp, linsolve_prim as lp
+        >>> A = lp.IdentityLinearOperator((jnp.ones(2), jnp.ones(())))
+        >>> lp.internal.ravel_vector((jnp.ones(2), jnp.zeros(())), lp.internal.pack_structures(A)).tolist()
+        [1.0, 1.0, 0.0]
+    """
     out_structure, _ = unpack_structures(packed_structures)
     if not structure_equal(pytree, out_structure):
         raise StructureError(
@@ -48,7 +75,16 @@ def ravel_vector(pytree: PyTree[Array], packed_structures: PackedStructures) -> 
 
 
 def unravel_solution(solution: Array, packed_structures: PackedStructures) -> PyTree[Array]:
-    """A vector of shape `(in_size,)` as a pytree of the input structure."""
+    """A vector of shape `(in_size,)` as a pytree of the input structure.
+
+    For example:
+
+        >>> import jax.numpy as jnp, linsolve_prim as lp
+        >>> A = lp.IdentityLinearOperator((jnp.ones(2), jnp.ones(())))
+        >>> x = lp.internal.unravel_solution(jnp.arange(3.0), lp.internal.pack_structures(A))
+        >>> [leaf.tolist() for leaf in x]
+        [[0.0, 1.0], 2.0]
+    """
     _, in_structure = unpack_structures(packed_structures)
     return unravel(solution, in_structure)
 

@@ -31,6 +31,13 @@ class SVD(AbstractLinearSolver[_SVDState]):
 
     - `rcond`: singular values up to `rcond` times the largest count as zero. `None` stands for
       2·max(n, m)·ε, negative values for ε.
+
+    `(m, n)`, all four dtypes. (Golub & Van Loan 2013, Matrix Computations, section 5.5.)
+
+        >>> import jax.numpy as jnp, linsolve_prim as lp
+        >>> A = lp.MatrixLinearOperator(jnp.array([[1.0, 0.0], [0.0, 0.0], [0.0, 0.0]]))
+        >>> print(lp.linear_solve(A, jnp.array([2.0, 3.0, 4.0]), lp.SVD()).value.round(3))
+        [2. 0.]
     """
 
     rcond: float | Array | None = None

@@ -60,6 +60,14 @@ class Triangular(AbstractLinearSolver[_TriangularState]):
 
     **Raises** `ValueError` if the operator is not triangular, or if a sparse one stores a diagonal
     against `unit_diagonal=True`.
+
+        >>> import jax.numpy as jnp, linsolve_prim as lp
+        >>> A = lp.MatrixLinearOperator(jnp.array([[2.0, 0.0], [1.0, 4.0]]), lp.lower_triangular_tag)
+        >>> print(lp.linear_solve(A, jnp.array([2.0, 9.0]), lp.Triangular()).value)
+        [1. 2.]
+        >>> ones = lp.SparseLinearOperator.from_coo([1], [0], jnp.array([3.0]), (2, 2))  # A = I + this
+        >>> print(lp.solve(ones, jnp.array([1.0, 5.0]), lp.Triangular(lower=True, unit_diagonal=True)))
+        [1. 2.]
     """
 
     lower: bool | None = None

@@ -25,7 +25,17 @@ _TridiagonalState: TypeAlias = tuple[tuple[Array, Array, Array], PackedStructure
 
 
 class Tridiagonal(AbstractLinearSolver[_TridiagonalState]):
-    """O(n) elimination with partial pivoting (LAPACK `gtsv`), for operators known as tridiagonal."""
+    """O(n) elimination with partial pivoting (LAPACK `gtsv`), for operators known as tridiagonal.
+
+    `(n, n)`, all four dtypes. (Golub & Van Loan 2013, Matrix Computations, section 4.3.)
+
+    **Raises** `ValueError` for an operator that is not known as tridiagonal.
+
+        >>> import jax.numpy as jnp, linsolve_prim as lp
+        >>> A = lp.TridiagonalLinearOperator(4 * jnp.ones(3), jnp.ones(2), 2 * jnp.ones(2))
+        >>> print(lp.linear_solve(A, jnp.array([6.0, 7.0, 5.0]), lp.Tridiagonal()).value.round(3))
+        [1. 1. 1.]
+    """
 
     def init(self, operator: AbstractLinearOperator, options: Options) -> _TridiagonalState:
         del options

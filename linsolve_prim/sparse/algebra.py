@@ -126,6 +126,12 @@ def tril(operator: Any, k: int = 0) -> SparseLinearOperator:
     """The entries on and below diagonal k, as an operator of the same shape.
 
     **Raises** `WrongTypeError` if `operator` is not sparse.
+
+        >>> import jax.numpy as jnp, linsolve_prim as lp
+        >>> A = lp.SparseLinearOperator.from_dense(jnp.array([[2.0, 1.0], [4.0, 3.0]]))
+        >>> print(lp.tril(A, -1).as_matrix())
+        [[0. 0.]
+         [4. 0.]]
     """
     return _triangle(operator, k, lower=True)
 
@@ -134,6 +140,12 @@ def triu(operator: Any, k: int = 0) -> SparseLinearOperator:
     """The entries on and above diagonal k, as an operator of the same shape.
 
     **Raises** `WrongTypeError` if `operator` is not sparse.
+
+        >>> import jax.numpy as jnp, linsolve_prim as lp
+        >>> A = lp.SparseLinearOperator.from_dense(jnp.array([[2.0, 1.0], [4.0, 3.0]]))
+        >>> print(lp.triu(A).as_matrix())
+        [[2. 1.]
+         [0. 3.]]
     """
     return _triangle(operator, k, lower=False)
 
@@ -143,6 +155,14 @@ def block_diag(*operators: Any) -> SparseLinearOperator:
 
     **Raises** `StructureError` if there are none, or if their dtypes differ; `WrongTypeError` if
     one is not sparse.
+
+        >>> import jax.numpy as jnp, linsolve_prim as lp
+        >>> A = lp.SparseLinearOperator.from_dense(jnp.array([[2.0, 1.0], [0.0, 3.0]]))
+        >>> print(lp.block_diag(A, A.T).as_matrix())
+        [[2. 1. 0. 0.]
+         [0. 3. 0. 0.]
+         [0. 0. 2. 0.]
+         [0. 0. 1. 3.]]
     """
     if not operators:
         raise StructureError("operators: must be at least one; got none.")
@@ -176,6 +196,12 @@ def symmetrize(operator: AbstractLinearOperator) -> AbstractLinearOperator:
     """½(A + Aᴴ), the Hermitian part of A: sparse if A is; tagged symmetric if A is real.
 
     **Raises** `StructureError` if A does not map a space to itself.
+
+        >>> import jax.numpy as jnp, linsolve_prim as lp
+        >>> A = lp.SparseLinearOperator.from_dense(jnp.array([[2.0, 1.0], [0.0, 3.0]]))
+        >>> print(lp.symmetrize(A).as_matrix(), lp.is_symmetric(lp.symmetrize(A)))
+        [[2.  0.5]
+         [0.5 3. ]] True
     """
     if not structure_equal(operator.in_structure(), operator.out_structure()):
         raise StructureError(

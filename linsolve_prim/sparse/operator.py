@@ -35,6 +35,14 @@ class SparseLinearOperator(AbstractLinearOperator):
 
     What the pattern of a square matrix proves (that it is diagonal, tridiagonal or triangular) needs
     no tag.
+
+        >>> import jax, jax.numpy as jnp, linsolve_prim as lp
+        >>> A = lp.SparseLinearOperator.from_coo([0, 1, 1], [0, 0, 1], jnp.array([2.0, 1.0, 4.0]), (2, 2))
+        >>> print(A.mv(jnp.ones(2)), lp.solve(A, jnp.array([2.0, 5.0])), lp.is_lower_triangular(A))
+        [2. 5.] [1. 1.] True
+        >>> loss = lambda values: lp.solve(lp.SparseLinearOperator(values, A.pattern), jnp.ones(2)).sum()
+        >>> print(jax.grad(loss)(A.values).round(4))  # one number for each entry
+        [-0.1875 -0.125  -0.0312]
     """
 
     values: Array

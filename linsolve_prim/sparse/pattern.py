@@ -42,6 +42,16 @@ class SparsityPattern:
     | `indices` | `(nnz,)`, the column of each entry |
     | `rows` | `(nnz,)`, the row of each entry |
     | `digest` | 16 bytes, equal for equal patterns (BLAKE2b, RFC 7693) |
+
+    **Raises** `StructureError` for indices that are traced, out of range, unsorted or repeated (`from_coo`
+    sorts and joins them), `WrongTypeError` for such as are no integers.
+
+        >>> import jax.numpy as jnp, linsolve_prim as lp
+        >>> pattern, slots = lp.SparsityPattern.from_coo([1, 0, 1], [1, 0, 1], (2, 2))
+        >>> pattern.nnz, pattern.indptr.tolist(), pattern.indices.tolist(), slots.tolist()
+        (2, [0, 1, 2], [0, 1], [1, 0, 1])
+        >>> pattern == lp.SparsityPattern.from_dense(jnp.eye(2))
+        True
     """
 
     __slots__ = ("__weakref__", "_cache", "_locks", "indices", "indptr", "shape")

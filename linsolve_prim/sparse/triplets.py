@@ -23,6 +23,16 @@ class TripletLinearOperator(AbstractLinearOperator):
     For indices that are traced, as those of a `BCOO` that is an argument of a jitted function. Where
     they are known beforehand, `SparseLinearOperator` is faster: it can choose its layout.
     Triplets at the same position add up; those with an index past the end are left out.
+
+    - `values`: `(k,)`; `rows`, `cols`: `(k,)` integers, traced or not; `shape`: `(m, n)`.
+
+    **Raises** `StructureError` for lengths that differ, `WrongTypeError` for indices that are no integers.
+
+        >>> import jax, jax.numpy as jnp, linsolve_prim as lp
+        >>> build = lambda rows, cols, values: lp.TripletLinearOperator(values, rows, cols, (2, 2))
+        >>> total = jax.jit(lambda *triplets: build(*triplets).mv(jnp.ones(2)))
+        >>> print(total(jnp.array([0, 1, 1]), jnp.array([0, 0, 0]), jnp.array([1.0, 2.0, 3.0])))
+        [1. 5.]
     """
 
     values: Array

@@ -46,6 +46,14 @@ def check_operator(
     - `rtol`: allowed relative error of a vector; default √ε.
 
     Raises `AssertionError` naming the first law that does not hold.
+
+        >>> import jax.numpy as jnp, linsolve_prim as lp
+        >>> lp.testing.check_operator(lp.MatrixLinearOperator(jnp.array([[2.0, 1.0], [0.0, 4.0]])))
+        >>> try:
+        ...     lp.testing.check_operator(lp.MatrixLinearOperator(jnp.diag(jnp.ones(2), 1), lp.symmetric_tag))
+        ... except AssertionError as error:
+        ...     print(str(error).split(":")[0])
+        transpose
     """
     x, x2 = (random_like(operator.in_structure(), seed + i) for i in (0, 1))
     y = random_like(operator.out_structure(), seed + 2)

@@ -14,7 +14,15 @@ from ..operators import AbstractLinearOperator, has_unit_diagonal
 
 
 def random_like(structure: Structure, seed: int = 0) -> PyTree[Array]:
-    """A pytree of standard normal entries (complex ones with both parts) of the given structure."""
+    """A pytree of standard normal entries (complex ones with both parts) of the given structure.
+
+    For example:
+
+        >>> import jax.numpy as jnp, linsolve_prim as lp
+        >>> x = lp.testing.random_like({"p": jnp.zeros(2), "q": jnp.zeros((3, 1))}, seed=1)
+        >>> x["p"].shape, x["q"].shape
+        ((2,), (3, 1))
+    """
     rng = np.random.default_rng(seed)
 
     def draw(leaf: Any) -> Array:
@@ -31,6 +39,12 @@ def structured_direction(operator: AbstractLinearOperator, seed: int = 0) -> Any
 
     Square matrices move along DAD with a random positive diagonal D, which keeps symmetry,
     definiteness, triangles and bands; everything else is scaled.
+
+        >>> import jax.numpy as jnp, linsolve_prim as lp
+        >>> A = lp.MatrixLinearOperator(jnp.tril(jnp.ones((3, 3))), lp.lower_triangular_tag)
+        >>> (direction,) = lp.testing.structured_direction(A)
+        >>> bool((jnp.triu(direction, 1) == 0).all())
+        True
     """
     rng = np.random.default_rng(seed)
     unit = has_unit_diagonal(operator)

@@ -38,6 +38,10 @@ def check_solver(
       tolerances well below it.
 
     Raises `AssertionError` naming the first law that does not hold.
+
+        >>> import jax.numpy as jnp, linsolve_prim as lp
+        >>> A = lp.DiagonalLinearOperator(jnp.array([2.0, 4.0]))
+        >>> lp.testing.check_solver(lp.Diagonal(well_posed=True), A)  # raises if a law is broken
     """
     options = {} if options is None else options
     b = random_like(operator.out_structure(), seed) if vector is None else vector

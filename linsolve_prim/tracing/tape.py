@@ -44,6 +44,14 @@ class SolveTape:
     "tangent" or "adjoint". Solves of a `vmap` are one entry, with one leading axis for each. Solves in
     other threads are recorded if they were compiled under a tape. At level DEBUG each entry is also
     written to the logger "linsolve_prim".
+
+    **Raises** `ValueError` if `max_length` is less than 1; `KeyError` for a name that no solve has.
+
+        >>> import jax, jax.numpy as jnp, linsolve_prim as lp
+        >>> with lp.SolveTape() as tape:
+        ...     gradient = jax.grad(lambda b: lp.solve(2 * jnp.eye(2), b, name="pressure").sum())(jnp.ones(2))
+        >>> [(entry.name, entry.kind) for entry in tape]
+        [('pressure', 'forward'), ('pressure', 'adjoint')]
     """
 
     def __init__(

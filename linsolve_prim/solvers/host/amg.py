@@ -41,6 +41,13 @@ class PyAMG(AbstractHostSolver):
     - `accel`: the Krylov method; by default "cg" for operators tagged positive definite, else "gmres".
 
     **Raises** `ImportError`, with the remedy, if `pyamg` is not installed.
+
+        >>> import jax.numpy as jnp, scipy.sparse as sp, linsolve_prim as lp
+        >>> A = sp.diags_array([-1.0, 2.0, -1.0], offsets=[-1, 0, 1], shape=(50, 50)).tocsr()
+        >>> A = lp.SparseLinearOperator.from_scipy(A, lp.positive_semidefinite_tag)
+        >>> solution = lp.linear_solve(A, A.mv(jnp.ones(50)), lp.PyAMG(rtol=1e-5))
+        >>> print(solution.value[:3].round(2))
+        [1. 1. 1.]
     """
 
     method: str = "smoothed_aggregation"

@@ -84,6 +84,20 @@ class AbstractHostSolver(AbstractLinearSolver[_HostState]):
         def nbytes(self, factor):
             return 16 * factor.nnz
     ```
+
+    **Raises** `StructureError` for an operator that is not square.
+
+        >>> import jax, jax.numpy as jnp, numpy as np, linsolve_prim as lp
+        >>> class Dense(lp.AbstractHostSolver):
+        ...     def factorize(self, pattern, values):
+        ...         matrix = np.zeros(pattern.shape, values.dtype)
+        ...         matrix[pattern.rows, pattern.indices] = values
+        ...         return np.linalg.inv(matrix)
+        ...     def solve(self, factor, b, *, transpose):
+        ...         return b @ (factor if transpose else factor.T)
+        >>> A = lp.SparseLinearOperator.from_dense(jnp.array([[2.0, 1.0], [0.0, 4.0]]))
+        >>> print(jax.jit(lambda b: lp.solve(A, b, Dense()))(jnp.array([4.0, 8.0])).round(3))
+        [1. 2.]
     """
 
     #: Whether the library lets other Python threads run while it works. Then the matrices of a batch

@@ -35,6 +35,12 @@ class CHOLMOD(AbstractSymbolicSolver):
     `cvxopt` (GPLv3: never a default of the installation).
 
     **Raises** `ImportError`, with the remedy, if neither is installed.
+
+        >>> import jax.numpy as jnp, scipy.sparse as sp, linsolve_prim as lp
+        >>> S = sp.csr_array([[2.0, 1.0], [1.0, 3.0]])
+        >>> A = lp.SparseLinearOperator.from_scipy(S, lp.positive_semidefinite_tag)
+        >>> print(lp.solve(A, jnp.array([4.0, 7.0]), lp.CHOLMOD()).round(3))
+        [1. 2.]
     """
 
     negative: bool = False

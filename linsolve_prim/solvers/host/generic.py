@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -34,6 +35,16 @@ class HostSolver(AbstractHostSolver):
 
     The functions must be pure; they run inside of a callback, and must not use JAX. Make the solver
     once: it is compared by its functions.
+
+    **Raises** `TypeError` if `factorize` or `solve` is no function. What they raise becomes a result code.
+
+        >>> import jax.numpy as jnp, numpy as np, scipy.sparse as sp, linsolve_prim as lp
+        >>> dense = lp.HostSolver(
+        ...     factorize=lambda A: A.toarray(),
+        ...     solve=lambda M, b, transpose: np.linalg.solve(M.T if transpose else M, b),
+        ... )
+        >>> print(lp.solve(sp.csr_array([[2.0, 1.0], [0.0, 4.0]]), jnp.array([4.0, 8.0]), dense).round(3))
+        [1. 2.]
     """
 
     factorize_function: Callable[[Any], Any]
@@ -85,3 +96,22 @@ class HostSolver(AbstractHostSolver):
 
     def nbytes(self, factor: Any) -> int:
         return 1 << 20 if self.nbytes_function is None else int(self.nbytes_function(factor))
+
+
+def by_calling(function: Callable[[Any, Any], Any]) -> HostSolver:
+    """The host solver of a function of a matrix and a vector, which factorizes nothing."""
+    return HostSolver(factorize=_as_it_is, solve=_Call(function))
+
+
+def _as_it_is(matrix: Any) -> Any:
+    return matrix
+
+
+@dataclasses.dataclass(frozen=True)
+class _Call:
+    """`solve` of a host solver by a function of the matrix; equal for equal functions."""
+
+    function: Callable[[Any, Any], Any]
+
+    def __call__(self, matrix: Any, b: np.ndarray, transpose: bool) -> Any:
+        return self.function(matrix.T.tocsr() if transpose else matrix, b)

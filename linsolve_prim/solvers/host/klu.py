@@ -29,6 +29,11 @@ class KLU(AbstractSymbolicSolver):
       that not even the rounding of a solution depends on what was solved before.
 
     **Raises** `ImportError`, with the remedy, if `nbklu` is not installed.
+
+        >>> import jax.numpy as jnp, scipy.sparse as sp, linsolve_prim as lp
+        >>> A = sp.csr_array([[2.0, 1.0], [0.0, 4.0]])
+        >>> print(lp.solve(A, jnp.array([4.0, 8.0]), lp.KLU()).round(3))
+        [1. 2.]
     """
 
     reuse_pivots: bool = True

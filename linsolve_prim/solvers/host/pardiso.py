@@ -73,6 +73,11 @@ class PARDISO(AbstractSymbolicSolver):
     By the wheel of `py-mkl-pardiso` (Linux on x86-64, Windows).
 
     **Raises** `ImportError`, with the remedy, if that is not installed.
+
+        >>> import jax.numpy as jnp, scipy.sparse as sp, linsolve_prim as lp
+        >>> A = sp.csr_array([[2.0, 1.0], [0.0, 4.0]])
+        >>> print(lp.solve(A, jnp.array([4.0, 8.0]), lp.PARDISO()).round(3))
+        [1. 2.]
     """
 
     definite: bool | None = None

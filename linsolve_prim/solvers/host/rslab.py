@@ -51,6 +51,13 @@ class RSLab(AbstractSymbolicSolver):
     - `threads`: of one factorization.
 
     **Raises** `ImportError`, with the remedy, if `rslab` is not installed.
+
+    `(n, n)`, all four dtypes.
+
+        >>> import jax.numpy as jnp, scipy.sparse as sp, linsolve_prim as lp
+        >>> A = sp.csr_array([[2.0, 1.0], [0.0, 4.0]])
+        >>> print(lp.solve(A, jnp.array([4.0, 8.0]), lp.RSLab()).round(3))
+        [1. 2.]
     """
 
     ordering: str = "auto"

@@ -57,6 +57,13 @@ class SciPyIterative(AbstractHostSolver):
 
     All right-hand sides of a solve share one callback. Conditions on the operator are the method's
     (cg: definite, minres: symmetric) and are not checked; a wrong one ends in a truthful result.
+
+    **Raises** `ValueError` for a method that SciPy does not have, or a preconditioner that it does not take.
+
+        >>> import jax.numpy as jnp, scipy.sparse as sp, linsolve_prim as lp
+        >>> A = sp.csr_array([[2.0, 1.0], [0.0, 4.0]])
+        >>> print(lp.solve(A, jnp.array([4.0, 8.0]), lp.SciPyIterative("gmres", rtol=1e-5)).round(3))
+        [1. 2.]
     """
 
     name: str

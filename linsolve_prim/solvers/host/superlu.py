@@ -32,6 +32,13 @@ class SuperLU(AbstractHostSolver):
       the column's largest (0 to 1). By default 1, and 0 in symmetric mode.
 
     All four dtypes. An exactly zero pivot gives `RESULTS.singular`.
+
+    `(n, n)`. **Raises** `StructureError` for an operator that is not square.
+
+        >>> import jax.numpy as jnp, scipy.sparse as sp, linsolve_prim as lp
+        >>> A = sp.csr_array([[0.0, 2.0], [1.0, 3.0]])
+        >>> print(lp.solve(A, jnp.array([4.0, 7.0]), lp.SuperLU()).round(3))
+        [1. 2.]
     """
 
     permc_spec: str | None = None

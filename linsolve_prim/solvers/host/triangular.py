@@ -35,6 +35,13 @@ class SpSolveTriangular(AbstractHostSolver):
       stored diagonal holds ones.)
 
     A zero on the diagonal gives `RESULTS.singular`.
+
+    **Raises** `ValueError` for an operator that is not triangular.
+
+        >>> import jax.numpy as jnp, scipy.sparse as sp, linsolve_prim as lp
+        >>> A = sp.csr_array([[2.0, 0.0], [1.0, 4.0]])
+        >>> print(lp.solve(A, jnp.array([2.0, 9.0]), lp.SpSolveTriangular()).round(3))
+        [1. 2.]
     """
 
     lower: bool | None = None

@@ -32,6 +32,11 @@ class UMFPACK(AbstractSymbolicSolver):
     analysis is made once for a pattern.
 
     **Raises** `ImportError`, with the remedy, if `cvxopt` is not installed (GPLv3).
+
+        >>> import jax.numpy as jnp, scipy.sparse as sp, linsolve_prim as lp
+        >>> A = sp.csr_array([[2.0, 1.0], [0.0, 4.0]])
+        >>> print(lp.solve(A, jnp.array([4.0, 8.0]), lp.UMFPACK()).round(3))
+        [1. 2.]
     """
 
     def __check_init__(self) -> None:

@@ -94,6 +94,20 @@ class AbstractKrylovSolver(AbstractLinearSolver[KrylovState]):
 
     - `"preconditioner"`: goes before the solver's own, and is transposed and conjugated with A.
     - `"y0"` (or `"x0"`): where to start. An initial guess within the tolerance takes no step.
+
+    A is `(n, n)` (for least squares `(m, n)`) on vectors or pytrees, in float32, float64, complex64 or
+    complex128, in which everything is computed.
+
+    **Raises** `StructureError` for an operator that is not square, or a guess or preconditioner of
+    another structure; `ValueError` for an operator that does not promise what the method needs, a
+    preconditioner that it cannot take, and settings out of range.
+
+        >>> import jax.numpy as jnp, linsolve_prim as lp
+        >>> A = lp.MatrixLinearOperator(jnp.diag(jnp.array([1.0, 10.0, 100.0])), lp.positive_semidefinite_tag)
+        >>> solver = lp.CG(rtol=1e-4, preconditioner="jacobi", history=True)
+        >>> solution = lp.linear_solve(A, jnp.ones(3), solver, options={"y0": jnp.ones(3)})
+        >>> int(solution.stats["num_steps"]), solution.stats["history"].shape
+        (1, (31,))
     """
 
     rtol: Tolerance = None

@@ -39,6 +39,11 @@ class BiCG(AbstractKrylovSolver):
     - `rtol`, `atol`, `preconditioner`, `side`, `history`, `nullspace`: see `AbstractKrylovSolver`.
     - `norm`: the norm in ‖b − Ax‖ ≤ max(rtol·‖b‖, atol).
     - `max_steps`: default 10 per unknown.
+
+        >>> import jax.numpy as jnp, linsolve_prim as lp
+        >>> A = lp.MatrixLinearOperator(jnp.array([[2.0, 1.0], [0.0, 3.0]]))
+        >>> print(lp.linear_solve(A, jnp.array([4.0, 6.0]), lp.BiCG(rtol=1e-4)).value.round(3))
+        [1. 2.]
     """
 
     norm: NormLike = two_norm
@@ -105,6 +110,11 @@ class CGS(AbstractKrylovSolver):
     - `rtol`, `atol`, `preconditioner`, `side`, `history`, `nullspace`: see `AbstractKrylovSolver`.
     - `norm`: the norm in ‖b − Ax‖ ≤ max(rtol·‖b‖, atol).
     - `max_steps`: default 10 per unknown.
+
+        >>> import jax.numpy as jnp, linsolve_prim as lp
+        >>> A = lp.MatrixLinearOperator(jnp.array([[2.0, 1.0], [0.0, 3.0]]))
+        >>> print(lp.linear_solve(A, jnp.array([4.0, 6.0]), lp.CGS(rtol=1e-4)).value.round(3))
+        [1. 2.]
     """
 
     norm: NormLike = two_norm

@@ -45,6 +45,11 @@ class BiCGStab(AbstractKrylovSolver):
     - `max_steps`: default 10 per unknown.
     - `ell`: over how many dimensions each step minimises the residual: 2·`ell` products with A and M
       in one step, 3·`ell` + 5 vectors.
+
+        >>> import jax.numpy as jnp, linsolve_prim as lp
+        >>> A = lp.MatrixLinearOperator(jnp.array([[1.0, 9.0], [-9.0, 1.0]]))  # nearly skew
+        >>> print(lp.linear_solve(A, jnp.array([19.0, -7.0]), lp.BiCGStab(rtol=1e-4, ell=2)).value.round(2))
+        [1. 2.]
     """
 
     norm: NormLike = two_norm

@@ -53,6 +53,12 @@ class CG(AbstractKrylovSolver):
     - `stabilise_every`: recompute the residual every so many steps, by another product. `None` does
       so at the end only, where it is always done.
     - `max_steps`: default 10 per unknown.
+
+        >>> import jax.numpy as jnp, linsolve_prim as lp
+        >>> A = lp.MatrixLinearOperator(jnp.array([[2.0, 1.0], [1.0, 3.0]]), lp.positive_semidefinite_tag)
+        >>> solution = lp.linear_solve(A, jnp.array([4.0, 7.0]), lp.CG(rtol=1e-4))
+        >>> print(solution.value.round(3), solution.stats["num_steps"])
+        [1. 2.] 2
     """
 
     norm: NormLike = two_norm

@@ -47,6 +47,11 @@ class CGLS(AbstractLeastSquaresSolver):
     - `preconditioner`, `history`, `nullspace`: see `AbstractKrylovSolver`.
     - `norm`: the norm in ‖b − Ax‖ ≤ max(rtol·‖b‖, atol).
     - `max_steps`: default 10 per unknown or equation, whichever are fewer.
+
+        >>> import jax.numpy as jnp, linsolve_prim as lp
+        >>> A = lp.MatrixLinearOperator(jnp.array([[1.0], [1.0]]))
+        >>> print(lp.linear_solve(A, jnp.array([1.0, 3.0]), lp.CGLS()).value.round(3))  # the mean
+        [2.]
     """
 
     norm: NormLike = two_norm

@@ -51,6 +51,11 @@ class CRAIG(AbstractKrylovSolver):
 
     A preconditioner M that approximates A† stands on the left of A (`side` cannot be chosen), so that
     ‖x‖ stays what is least.
+
+        >>> import jax.numpy as jnp, linsolve_prim as lp
+        >>> A = lp.MatrixLinearOperator(jnp.array([[1.0, 1.0]]))
+        >>> print(lp.linear_solve(A, jnp.array([4.0]), lp.CRAIG()).value.round(3))  # of x + y = 4
+        [2. 2.]
     """
 
     norm: NormLike = two_norm

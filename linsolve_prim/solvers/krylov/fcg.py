@@ -55,6 +55,12 @@ class FCG(AbstractKrylovSolver):
     - `norm`: the norm in ‖b − Ax‖ ≤ max(rtol·‖b‖, atol).
     - `mmax`: to how many directions each new one is made conjugate.
     - `max_steps`: default 10 per unknown.
+
+        >>> import jax.numpy as jnp, linsolve_prim as lp
+        >>> A = lp.MatrixLinearOperator(jnp.array([[2.0, 1.0], [1.0, 3.0]]), lp.positive_semidefinite_tag)
+        >>> solver = lp.FCG(rtol=1e-4, preconditioner=lp.CG(rtol=0.1))  # an iteration inside
+        >>> print(lp.linear_solve(A, jnp.array([4.0, 7.0]), solver).value.round(3))
+        [1. 2.]
     """
 
     norm: NormLike = two_norm
@@ -88,6 +94,11 @@ class CGAdaptive(AbstractKrylovSolver):
     - `stabilise_every`: recompute the residual every so many steps, by another product. `None` does
       so at the end only, where it is always done.
     - `max_steps`: default 10 per unknown.
+
+        >>> import jax.numpy as jnp, linsolve_prim as lp
+        >>> A = lp.MatrixLinearOperator(jnp.array([[2.0, 1.0], [1.0, 3.0]]))  # without a tag
+        >>> print(lp.linear_solve(A, jnp.array([4.0, 7.0]), lp.CGAdaptive(rtol=1e-4)).value.round(3))
+        [1. 2.]
     """
 
     norm: NormLike = two_norm

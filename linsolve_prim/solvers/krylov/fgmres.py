@@ -36,6 +36,12 @@ class FGMRES(AbstractKrylovSolver):
       stand in `stats["inner_steps"]`, and its products in `"inner_matvecs"` and `"inner_rmatvecs"`.
     - `restart`: the length of a cycle.
     - `stagnation_iters`: how many cycles in a row may leave the residual where it is.
+
+        >>> import jax.numpy as jnp, linsolve_prim as lp
+        >>> A = lp.MatrixLinearOperator(jnp.array([[2.0, 1.0], [1.0, 3.0]]), lp.positive_semidefinite_tag)
+        >>> solution = lp.linear_solve(A, jnp.array([4.0, 7.0]), lp.FGMRES(preconditioner=lp.CG(rtol=0.1)))
+        >>> print(solution.value.round(3), solution.stats["inner_steps"] > 0)
+        [1. 2.] True
     """
 
     norm: NormLike = two_norm

@@ -44,6 +44,11 @@ class RecycledSpace(NamedTuple):
 
     - `vectors`: directions in which A was inverted, stacked along a new first axis of each leaf.
     - `count`: how many of them are filled; the others are zero.
+
+        >>> import jax.numpy as jnp, linsolve_prim as lp
+        >>> space = lp.GCROT(m=5, k=2).empty_space(jnp.zeros(3))
+        >>> space.vectors.shape, int(space.count)
+        ((2, 3), 0)
     """
 
     vectors: PyTree[Array]
@@ -93,6 +98,14 @@ class GCROT(AbstractKrylovSolver):
     - `stagnation_iters`: how many cycles in a row may leave the residual where it is.
 
     Option `"recycle"`: a `RecycledSpace` of an earlier solve with this m and k, or an empty one.
+
+        >>> import jax.numpy as jnp, linsolve_prim as lp
+        >>> A = lp.FunctionLinearOperator(lambda x: 3 * x - jnp.roll(x, 1), jnp.zeros(5))
+        >>> first = lp.linear_solve(A, jnp.arange(5.0), lp.GCROT(m=5, k=5))
+        >>> again = {"recycle": first.stats["recycle"]}
+        >>> second = lp.linear_solve(A, 2 * jnp.arange(5.0), lp.GCROT(m=5, k=5), options=again)
+        >>> int(first.stats["num_steps"]) > int(second.stats["num_steps"])
+        True
     """
 
     norm: NormLike = two_norm

@@ -27,6 +27,11 @@ class GMRES(AbstractKrylovSolver):
     - `restart`: the length of a cycle.
     - `stagnation_iters`: how many cycles in a row may leave the residual where it is.
     - `side`: `"right"` minimises ‖b − Ax‖, `"left"` ‖M(b − Ax)‖.
+
+        >>> import jax.numpy as jnp, linsolve_prim as lp
+        >>> A = lp.FunctionLinearOperator(lambda x: 3 * x - jnp.roll(x, 1), jnp.zeros(5))
+        >>> print(lp.linear_solve(A, 2 * jnp.ones(5), lp.GMRES(restart=3)).value.round(3))
+        [1. 1. 1. 1. 1.]
     """
 
     norm: NormLike = two_norm

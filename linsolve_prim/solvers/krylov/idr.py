@@ -52,6 +52,11 @@ class IDR(AbstractKrylovSolver):
     - `norm`: the norm in ‖b − Ax‖ ≤ max(rtol·‖b‖, atol).
     - `s`: the number of shadow vectors. More of them need fewer steps and more work in each.
     - `max_steps`: default 10 per unknown.
+
+        >>> import jax.numpy as jnp, linsolve_prim as lp
+        >>> A = lp.FunctionLinearOperator(lambda x: 3 * x - jnp.roll(x, 1), jnp.zeros(5))
+        >>> print(lp.linear_solve(A, 2 * jnp.ones(5), lp.IDR(s=2)).value.round(3))
+        [1. 1. 1. 1. 1.]
     """
 
     norm: NormLike = two_norm

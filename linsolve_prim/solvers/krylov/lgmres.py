@@ -46,6 +46,11 @@ class LGMRES(AbstractKrylovSolver):
     - `norm`: the norm in ‖b − Ax‖ ≤ max(rtol·‖b‖, atol).
     - `max_steps`: default 10 per unknown.
     - `stagnation_iters`: how many cycles in a row may leave the residual where it is.
+
+        >>> import jax.numpy as jnp, linsolve_prim as lp
+        >>> A = lp.FunctionLinearOperator(lambda x: 3 * x - jnp.roll(x, 1), jnp.zeros(5))
+        >>> print(lp.linear_solve(A, 2 * jnp.ones(5), lp.LGMRES(restart=3, outer=1)).value.round(3))
+        [1. 1. 1. 1. 1.]
     """
 
     norm: NormLike = two_norm

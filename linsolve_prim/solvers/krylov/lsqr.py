@@ -49,6 +49,11 @@ class LSQR(AbstractLeastSquaresSolver):
     - `norm`: the norm in ‖b − Ax‖ ≤ max(rtol·‖b‖, atol).
     - `max_steps`: default 10 per unknown or equation, whichever are fewer.
     - `conlim`: give up (`RESULTS.conlim`) when the estimated condition number is larger than this.
+
+        >>> import jax.numpy as jnp, linsolve_prim as lp
+        >>> A = lp.MatrixLinearOperator(jnp.array([[1.0, 0.0], [1.0, 1.0], [1.0, 2.0]]))
+        >>> print(lp.linear_solve(A, jnp.array([1.0, 3.0, 5.0]), lp.LSQR(rtol=1e-5)).value.round(3))
+        [1. 2.]
     """
 
     norm: NormLike = two_norm

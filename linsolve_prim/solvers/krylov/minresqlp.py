@@ -85,6 +85,11 @@ class MINRESQLP(AbstractKrylovSolver):
     - `rtol`, `atol`, `preconditioner`, `history`, `nullspace`: see `AbstractKrylovSolver`.
     - `norm`: the norm in the first rule.
     - `max_steps`: default 10 per unknown.
+
+        >>> import jax.numpy as jnp, linsolve_prim as lp
+        >>> A = lp.MatrixLinearOperator(jnp.array([[1.0, 1.0], [1.0, 1.0]]), lp.symmetric_tag)  # of rank 1
+        >>> print(lp.linear_solve(A, jnp.array([1.0, 3.0]), lp.MINRESQLP()).value.round(3))
+        [1. 1.]
     """
 
     norm: NormLike = two_norm

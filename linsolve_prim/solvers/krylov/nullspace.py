@@ -28,6 +28,14 @@ class NullSpace(eqx.Module):
       structure of x, or the same with one more axis in front for several vectors. They need not be
       orthogonal, nor independent.
     - `left`: the same for {y: Aᴴy = 0}; `None` if it is the same space, as for Hermitian operators.
+
+    **Raises** `StructureError` for vectors that do not fit the operator, `ValueError` for another name.
+
+        >>> import jax.numpy as jnp, linsolve_prim as lp
+        >>> A = lp.MatrixLinearOperator(jnp.array([[1.0, -1.0], [-1.0, 1.0]]), lp.positive_semidefinite_tag)
+        >>> solver = lp.CG(nullspace=lp.NullSpace(jnp.ones(2)))
+        >>> print(lp.linear_solve(A, jnp.array([2.0, -2.0]), solver).value.round(3))  # of mean zero
+        [ 1. -1.]
     """
 
     right: Any

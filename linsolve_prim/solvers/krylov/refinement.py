@@ -53,6 +53,13 @@ class IterativeRefinement(AbstractKrylovSolver):
     - `rtol`, `atol`, `history`, `nullspace`: see `AbstractKrylovSolver`.
     - `norm`: the norm in ‖b − Ax‖ ≤ max(rtol·‖b‖, atol).
     - `max_steps`: how many inner solves. (`stats["inner_steps"]` counts the steps of an iteration.)
+
+    **Raises** `ValueError` if `inner` is no solver, or is given a preconditioner here.
+
+        >>> import jax.numpy as jnp, linsolve_prim as lp
+        >>> A = lp.MatrixLinearOperator(jnp.array([[2.0, 1.0], [1.0, 3.0]]))
+        >>> print(lp.linear_solve(A, jnp.array([4.0, 7.0]), lp.IterativeRefinement(lp.LU())).value.round(3))
+        [1. 2.]
     """
 
     inner: InnerSolver

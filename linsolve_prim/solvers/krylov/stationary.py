@@ -64,6 +64,12 @@ class Chebyshev(AbstractKrylovSolver):
       is given it is corrected by the convergence that is seen, whenever the residual should have
       become 200 times smaller (by one product more). An eigenvalue farther from zero than the
       bounds makes the iteration diverge; one that is nearer makes it slow.
+
+        >>> import jax.numpy as jnp, linsolve_prim as lp
+        >>> A = lp.MatrixLinearOperator(jnp.array([[2.0, 1.0], [1.0, 2.0]]), lp.positive_semidefinite_tag)
+        >>> solver = lp.Chebyshev(rtol=1e-5, lower=1.0, upper=3.0)  # the eigenvalues of A
+        >>> print(lp.linear_solve(A, jnp.array([4.0, 5.0]), solver).value.round(3))
+        [1. 2.]
     """
 
     norm: NormLike = two_norm
@@ -152,6 +158,11 @@ class Richardson(AbstractKrylovSolver):
     - `max_steps`: default 10 per unknown.
     - `omega`: the factor ω. `None` takes 1/λ for the largest eigenvalue λ of MA, by ten products:
       enough for definite operators, where it damps all errors; give 1 for a good preconditioner.
+
+        >>> import jax.numpy as jnp, linsolve_prim as lp
+        >>> A = lp.MatrixLinearOperator(jnp.array([[2.0, 1.0], [0.0, 2.0]]))
+        >>> print(lp.linear_solve(A, jnp.array([4.0, 4.0]), lp.Richardson(rtol=1e-5, omega=0.4)).value.round(3))
+        [1. 2.]
     """
 
     norm: NormLike = two_norm

@@ -48,6 +48,11 @@ class SYMMLQ(AbstractKrylovSolver):
     - `rtol`, `atol`, `preconditioner`, `history`, `nullspace`: see `AbstractKrylovSolver`.
     - `norm`: the norm in ‖b − Ax‖ ≤ max(rtol·‖b‖, atol).
     - `max_steps`: default 10 per unknown.
+
+        >>> import jax.numpy as jnp, linsolve_prim as lp
+        >>> A = lp.MatrixLinearOperator(jnp.array([[2.0, 1.0], [1.0, -3.0]]), lp.symmetric_tag)
+        >>> print(lp.linear_solve(A, jnp.array([4.0, -5.0]), lp.SYMMLQ(rtol=1e-4)).value.round(3))
+        [1. 2.]
     """
 
     norm: NormLike = two_norm

@@ -1,0 +1,89 @@
+"""S3-22: the examples in docstrings run, and every public name has one."""
+
+import os
+import pathlib
+import subprocess
+import sys
+
+import jax
+import pytest
+from doctest_runner import examples
+from public_names import ROOT, documented
+
+import linsolve_prim as lp
+from linsolve_prim.host.available import has_module
+
+PACKAGE = ROOT / "linsolve_prim"
+
+#: What must be installed for the examples of a file, where that is not the solver's own business.
+MODULES = {
+    "diagnostics.py": "matplotlib",
+    "interop/lineax.py": "lineax",
+    "preconditioners/amg.py": "pyamg",
+    "preconditioners/galerkin.py": "pyamg",
+}
+
+#: Six gradients are compiled and timed there.
+LONG = ("learn/compare.py",)
+
+
+def _with_examples() -> list[str]:
+    paths = sorted(PACKAGE.rglob("*.py"))
+    return [str(p.relative_to(PACKAGE)) for p in paths if ">>>" in p.read_text()]
+
+
+def _room(name: str) -> str:
+    """What runs in one process: about equally long parts."""
+    first = name.split("/")[0]
+    return first if first in ("solvers", "preconditioners") else "the rest"
+
+
+def _can_run(name: str) -> bool:
+    missing = lp.list_solvers().missing
+    solver = (PACKAGE / name).read_text().split("\nclass ")[1:]
+    lacks = any(text.split("(")[0] in missing for text in solver)
+    return not lacks and (name not in MODULES or has_module(MODULES[name]))
+
+
+def run(names: list[str]) -> None:
+    # what optimises, and (in older JAX) the slower of two ways to make code, are left out
+    old = jax.__version_info__ < (0, 11)
+    flags = "--xla_backend_optimization_level=0"
+    flags += " --xla_cpu_use_fusion_emitters=false" if old else ""
+    settings = {"XLA_FLAGS": flags, "JAX_NUMPY_DTYPE_PROMOTION": "standard", "MPLBACKEND": "Agg"}
+    here = pathlib.Path(__file__).parent
+    command = [sys.executable, "-W", "error", str(here / "doctest_runner.py")]
+    command += [str(PACKAGE / name) for name in names]
+    done = subprocess.run(
+        command, env={**os.environ, **settings}, cwd=ROOT, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("room", ["solvers", "preconditioners", "the rest"])
+def test_examples_S3_22(room):
+    """As a user would run them, in either precision."""
+    names = [name for name in _with_examples() if _room(name) == room and name not in LONG]
+    assert len(names) >= 10
+    run([name for name in names if _can_run(name)])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", LONG)
+def test_long_examples_S3_22(name):
+    run([name])
+
+
+def test_every_public_name_has_an_example():
+    without = [name for name, item in documented().items() if ">>>" not in (item.__doc__ or "")]
+    assert not without, f"give these an example (`>>>`) in their docstring: {', '.join(without)}"
+
+
+def test_a_wrong_example_is_found(tmp_path):
+    """The tests above would fail; and generic functions are among what is found."""
+    path = tmp_path / "wrong.py"
+    path.write_text('def f():\n    """Text.\n\n    >>> 1 + 1\n    3\n    """\n')
+    with pytest.raises(AssertionError, match=r"Expected:\s+3"):
+        run([str(path)])
+    found = examples(PACKAGE / "operators" / "functions.py")
+    assert "is_symmetric" in [example.name for example in found]
