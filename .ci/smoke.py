@@ -4,9 +4,10 @@ import pathlib
 
 import jax
 import jax.numpy as jnp
-import linsolve_prim as lp
 import numpy as np
 import scipy.sparse as sp
+
+import linsolve_prim as lp
 
 assert "site-packages" in str(pathlib.Path(lp.__file__)), lp.__file__
 assert (pathlib.Path(lp.__file__).parent / "py.typed").exists()

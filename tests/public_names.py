@@ -15,9 +15,13 @@ def _rooms() -> list[str]:
     text = pathlib.Path(lp.__file__).read_text()
     listed = text.split("\nfrom . import (\n")[1].split(")")[0]
     rooms = [line.split()[0] for line in listed.splitlines()]
-    files = (ROOT / "linsolve_prim" / "interop").iterdir()
-    bridges = sorted(path.stem for path in files if not path.stem.startswith("_"))
+    bridges = [name for name in dir(lp.interop) if _is_bridge(name)]
     return ["", *rooms, *(f"interop.{name}" for name in bridges)]
+
+
+def _is_bridge(name: str) -> bool:
+    """Whether `interop.name` is imported when it is asked for."""
+    return name in lp.interop._MODULES
 
 
 def _module(room: str) -> types.ModuleType | None:
@@ -39,8 +43,8 @@ def public() -> dict[str, object]:
                 continue
             if not home.startswith("linsolve_prim") and not isinstance(item, list | dict | tuple):
                 continue
-            if room.startswith("interop") and home != module.__name__:
-                continue  # what such a module imports is no part of it
+            if not hasattr(module, "__path__") and not home.startswith(module.__name__):
+                continue  # what a file imports is no part of it, unless from files named after it
             if all(item is not other for other in found.values()):
                 found[f"{prefix}.{name}"] = item
     return found

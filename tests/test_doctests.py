@@ -19,6 +19,10 @@ PACKAGE = ROOT / "linsolve_prim"
 MODULES = {
     "diagnostics.py": "matplotlib",
     "interop/lineax.py": "lineax",
+    "interop/torch.py": "torch",
+    "interop/torch_autograd.py": "torch",
+    "interop/torch_bridge.py": "torch",
+    "interop/torch_sparse.py": "torch",
     "preconditioners/amg.py": "pyamg",
     "preconditioners/galerkin.py": "pyamg",
 }

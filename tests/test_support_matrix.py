@@ -36,7 +36,9 @@ def test_row_S4_01(name):
 def test_every_row_S4_01(name):
     """If this fails, `python -m linsolve_prim.support_matrix --out docs/support_matrix.md`."""
     if compared(ROWS[name])[1] == support_matrix.NOT_RUN:
-        pytest.skip("the page says that this was not run: make it again where the library is installed")
+        pytest.skip(
+            "the page says that this was not run: make it again where the library is installed"
+        )
     assert compared(ROWS[name]) == compared(run(name))
 
 

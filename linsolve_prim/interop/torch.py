@@ -44,6 +44,14 @@ def solve(A: torch.Tensor, B: torch.Tensor, solver: Any = None, *, adjoint: Any 
     - `B`, `solver`, `adjoint`: as for `linsolve_prim.solve`.
 
     **Raises** as that does, and `TypeError` for what is no tensor.
+
+        >>> import linsolve_prim as lp
+        >>> import torch
+        >>> A = torch.tensor([[2.0, 0.0], [0.0, 4.0]], requires_grad=True)
+        >>> x = lp.interop.torch.solve(A, torch.tensor([4.0, 4.0]))
+        >>> x.sum().backward()
+        >>> x.tolist(), A.grad.tolist()
+        ([2.0, 1.0], [[-1.0, -0.5], [-0.5, -0.25]])
     """
     _tensors(A, B)
     fn = _Solve(None, hashable(solver), hashable(adjoint))
@@ -98,6 +106,12 @@ def sparse_generic_solve(
     **Raises** `ValueError` if A and B are no tensors or their shapes do not fit, `TypeError` for layouts
     that are not taken and for `kwargs` without a function; our exceptions if our solver fails. Warns of
     different dtypes (`PrecisionWarning`, a `UserWarning`) and promotes.
+
+        >>> import linsolve_prim as lp
+        >>> import torch
+        >>> A = torch.tensor([[2.0, 0.0], [0.0, 4.0]]).to_sparse_coo()
+        >>> lp.interop.torch.sparse_generic_solve(A, torch.tensor([4.0, 4.0])).tolist()
+        [2.0, 1.0]
     """
     _check_system(A, B)
     if A.shape[0] != A.shape[1]:
@@ -137,6 +151,12 @@ def sparse_triangular_solve(
 
     **Raises** `ValueError` for what does not fit, also for a diagonal that is stored against
     `unitriangular` (theirs: in the backward pass only); `SingularMatrixError` for a zero on the diagonal.
+
+        >>> import linsolve_prim as lp
+        >>> import torch
+        >>> A = torch.tensor([[2.0, 0.0], [1.0, 4.0]]).to_sparse_coo()
+        >>> lp.interop.torch.sparse_triangular_solve(A, torch.tensor([[4.0], [6.0]]), upper=False).tolist()
+        [[2.0], [1.0]]
     """
     _tensors(A, B, StructureError)
     if A.layout not in (torch.sparse_coo, torch.sparse_csr) or B.layout != torch.strided:
@@ -187,6 +207,13 @@ def sparse_generic_lstsq(
     - `transpose_lstsq`: one of our solvers; or a function, of A and G, that gives (Aᴴ)†G.
 
     **Raises** as `sparse_generic_solve` does, and `ValueError` if a gradient by functions meets a wide A.
+
+        >>> import linsolve_prim as lp
+        >>> import torch
+        >>> A = torch.tensor([[1.0], [1.0]]).to_sparse_coo()
+        >>> x = lp.interop.torch.sparse_generic_lstsq(A, torch.tensor([1.0, 3.0]))
+        >>> [round(number, 3) for number in x.tolist()]
+        [2.0]
     """
     _check_system(A, B)
     layout = Layout(A)

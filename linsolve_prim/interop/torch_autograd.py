@@ -37,6 +37,17 @@ def as_torch(fn: Callable[..., Any]) -> Callable[..., Any]:
     solve = as_torch(lambda A, b: lp.solve(A, b, lp.GMRES(preconditioner="ilu")))
     solve(A, b).sum().backward()
     ```
+
+    **Raises** `TypeError` for what is no dense tensor, and our exceptions.
+
+        >>> import jax.numpy as jnp, linsolve_prim as lp
+        >>> import torch
+        >>> from linsolve_prim.interop.torch import as_torch
+        >>> b = torch.tensor([4.0, 7.0], requires_grad=True)
+        >>> solve = as_torch(lambda b: lp.solve(jnp.array([[2.0, 0.0], [0.0, 4.0]], b.dtype), b))
+        >>> solve(b).sum().backward()
+        >>> b.grad.tolist()
+        [0.5, 0.25]
     """
 
     @functools.wraps(fn, assigned=("__doc__", "__name__"), updated=())

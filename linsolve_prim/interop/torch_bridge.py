@@ -31,6 +31,11 @@ def to_jax(tensor: torch.Tensor) -> Array:
 
     **Raises** `TypeError` for anything else, `ValueError` for 64-bit numbers while `jax_enable_x64` is
     off (nothing is rounded silently), and for a device that JAX does not have.
+
+        >>> import linsolve_prim as lp
+        >>> import torch
+        >>> print(lp.interop.torch.to_jax(torch.tensor([1.0, 2.0])))
+        [1. 2.]
     """
     if not isinstance(tensor, torch.Tensor) or tensor.layout != torch.strided:
         what = tensor.layout if isinstance(tensor, torch.Tensor) else type(tensor).__name__
@@ -48,6 +53,10 @@ def to_torch(array: Any) -> torch.Tensor:
     JAX takes its arrays to be constant: clone the tensor before you write to it.
 
     **Raises** `TypeError` for what is no concrete JAX array.
+
+        >>> import jax.numpy as jnp, linsolve_prim as lp
+        >>> lp.interop.torch.to_torch(jnp.array([1.0, 2.0])).tolist()
+        [1.0, 2.0]
     """
     if isinstance(array, jax.core.Tracer) or not isinstance(array, jax.Array):
         raise WrongTypeError(

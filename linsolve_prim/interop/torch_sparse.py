@@ -110,6 +110,13 @@ def sparse_to_jax(tensor: torch.Tensor) -> SparseLinearOperator:
     Of a batch `(b, m, n)` the block-diagonal operator.
 
     **Raises** `TypeError` for other layouts, `ValueError` for 64-bit values while `jax_enable_x64` is off.
+
+        >>> import linsolve_prim as lp
+        >>> import torch
+        >>> A = torch.tensor([[2.0, 0.0], [1.0, 4.0]]).to_sparse_coo()
+        >>> print(lp.interop.torch.sparse_to_jax(A).as_matrix())
+        [[2. 0.]
+         [1. 4.]]
     """
     layout = Layout(tensor)
     with torch.no_grad():

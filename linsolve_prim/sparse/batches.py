@@ -36,6 +36,14 @@ def spmm(A: Any, B: Any) -> Any:
     pattern, to any order.
 
     **Raises** `StructureError` if shapes do not fit.
+
+        >>> import jax.numpy as jnp, linsolve_prim as lp
+        >>> A = lp.SparseLinearOperator.from_dense(jnp.array([[2.0, 1.0], [0.0, 3.0]]))
+        >>> print(lp.spmm(A, jnp.ones((2, 3))))
+        [[3. 3. 3.]
+         [3. 3. 3.]]
+        >>> print(lp.spmm(lp.stack([A, 2.0 * A]), jnp.ones((2, 2, 1))).ravel())  # a batch of one pattern
+        [3. 3. 6. 6.]
     """
     if isinstance(A, list | tuple):
         return _each(as_operators(A), B)
@@ -78,6 +86,11 @@ def stack(operators: Sequence[Any]) -> SparseLinearOperator:
     It is for `jax.vmap`, and for `spmm`. Tags that all have are kept.
 
     **Raises** `StructureError` if there are none, or if shapes or dtypes differ.
+
+        >>> import jax.numpy as jnp, linsolve_prim as lp
+        >>> A = lp.SparseLinearOperator.from_dense(jnp.array([[2.0, 1.0], [0.0, 3.0]]))
+        >>> lp.stack([A, A.T]).values.shape
+        (2, 4)
     """
     given = _alike(operators)
     pattern = given[0].pattern
@@ -113,6 +126,12 @@ def vstack(operators: Sequence[Any]) -> SparseLinearOperator:
     """Matrices with the same number of columns, one below the other.
 
     **Raises** `StructureError` if there are none, or if columns or dtypes differ.
+
+        >>> import jax.numpy as jnp, linsolve_prim as lp
+        >>> A = lp.SparseLinearOperator.from_dense(jnp.array([[2.0, 1.0]]))
+        >>> print(lp.vstack([A, 2.0 * A]).as_matrix())
+        [[2. 1.]
+         [4. 2.]]
     """
     given = as_operators(operators)
     kinds = {(a.pattern.shape[1], str(a.values.dtype)) for a in given}
@@ -130,7 +149,16 @@ def vstack(operators: Sequence[Any]) -> SparseLinearOperator:
 
 
 def hstack(operators: Sequence[Any]) -> SparseLinearOperator:
-    """Matrices with the same number of rows, side by side. See `vstack`."""
+    """Matrices with the same number of rows, side by side. See `vstack`.
+
+    For example:
+
+        >>> import jax.numpy as jnp, linsolve_prim as lp
+        >>> A = lp.SparseLinearOperator.from_dense(jnp.array([[2.0], [1.0]]))
+        >>> print(lp.hstack([A, 2.0 * A]).as_matrix())
+        [[2. 4.]
+         [1. 2.]]
+    """
     return vstack([SparseLinearOperator(a.values, a.pattern).T for a in as_operators(operators)]).T
 
 
@@ -139,6 +167,12 @@ def block_diag_split(operator: Any, *shapes: tuple[int, int]) -> list[SparseLine
 
     **Raises** `StructureError` if the shapes do not add up to that of the operator, or if it has entries
     outside of the blocks.
+
+        >>> import jax.numpy as jnp, linsolve_prim as lp
+        >>> A = lp.SparseLinearOperator.from_dense(jnp.array([[2.0, 1.0]]))
+        >>> first, second = lp.block_diag_split(lp.block_diag(A, A.T), (1, 2), (2, 1))
+        >>> print(first.as_matrix(), second.as_matrix().ravel())
+        [[2. 1.]] [2. 1.]
     """
     (given,) = as_operators([operator], name="operator")
     rows, columns = (np.cumsum([0, *[s[i] for s in shapes]]) for i in (0, 1))
@@ -161,6 +195,14 @@ def block_diag_split(operator: Any, *shapes: tuple[int, int]) -> list[SparseLine
 
 
 def sparse_eye(size: int, dtype: Any = None) -> SparseLinearOperator:
-    """The identity `(size, size)` as a sparse matrix, in the default float dtype if none is given."""
+    """The identity `(size, size)` as a sparse matrix, in the default float dtype if none is given.
+
+    For example:
+
+        >>> import linsolve_prim as lp
+        >>> print(lp.sparse_eye(2).as_matrix())
+        [[1. 0.]
+         [0. 1.]]
+    """
     dtype = default_floating_dtype() if dtype is None else dtype
     return SparseLinearOperator(jnp.ones(size, dtype), plans.diagonal(size))

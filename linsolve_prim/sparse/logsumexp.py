@@ -31,6 +31,11 @@ def sparse_logsumexp(
     Stable: the largest number is taken out. The gradient by A lives on its pattern (a softmax).
 
     **Raises** `StructureError` for a complex A, `ValueError` for an axis that is not there.
+
+        >>> import jax.numpy as jnp, scipy.sparse as sp, linsolve_prim as lp
+        >>> A = sp.csr_array([[1.0, 0.0], [0.0, 0.0]])
+        >>> print(jnp.exp(lp.sparse_logsumexp(A, axis=1)).round(2))  # e + 1, and 1 + 1
+        [3.72 2.  ]
     """
     operator = from_any(A) if is_sparse(A) else A
     (given,) = as_operators([operator], name="A")
@@ -58,7 +63,15 @@ def sparse_logsumexp(
 def sparse_bidir_logsumexp(
     A: Any, *, keepdims: bool = False, include_zeros: bool = True
 ) -> tuple[Array, Array]:
-    """`sparse_logsumexp` over both axes: `(of columns (n,), of rows (m,))`."""
+    """`sparse_logsumexp` over both axes: `(of columns (n,), of rows (m,))`.
+
+    - `A`, `include_zeros`: as for `sparse_logsumexp`, whose errors it raises.
+
+        >>> import jax.numpy as jnp, scipy.sparse as sp, linsolve_prim as lp
+        >>> columns, rows = lp.sparse_bidir_logsumexp(sp.csr_array([[1.0, 0.0]]))
+        >>> print(jnp.exp(columns).round(2), jnp.exp(rows).round(2))
+        [2.72 1.  ] [3.72]
+    """
     both = [
         sparse_logsumexp(A, axis, keepdims=keepdims, include_zeros=include_zeros) for axis in (0, 1)
     ]

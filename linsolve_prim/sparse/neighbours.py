@@ -42,6 +42,11 @@ class PairwiseEncoder:
     The order of offsets is that of torchsparsegradutils' encoder of that name.
 
     **Raises** `ValueError` for settings that do not fit.
+
+        >>> import jax.numpy as jnp, linsolve_prim as lp
+        >>> encoder = lp.PairwiseEncoder(1.0, (1, 3), diag=True)
+        >>> encoder.offsets, encoder(jnp.ones((len(encoder.offsets), 1, 3))).as_matrix().tolist()
+        ([(0, 0), (0, -1), (0, 1)], [[1.0, 1.0, 0.0], [1.0, 1.0, 1.0], [0.0, 1.0, 1.0]])
     """
 
     def __init__(

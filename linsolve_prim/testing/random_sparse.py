@@ -30,6 +30,11 @@ def random_sparse(
       of a few units.
 
     **Raises** `StructureError` if there is no room for so many entries (or for the diagonal in them).
+
+        >>> import linsolve_prim as lp
+        >>> A = lp.testing.random_sparse((4, 3), 6, well_conditioned=True)
+        >>> A.pattern.shape, A.pattern.nnz
+        ((4, 3), 6)
     """
     m, n = shape
     diagonal = np.arange(min(m, n) if well_conditioned else 0) * (n + 1)
@@ -55,6 +60,11 @@ def random_sparse_triangular(
     - `strict`: without a diagonal; the entries are small enough for I + A to be well conditioned.
 
     **Raises** `StructureError` as `random_sparse` does.
+
+        >>> import linsolve_prim as lp
+        >>> L = lp.testing.random_sparse_triangular(4, 7)
+        >>> L.pattern.nnz, lp.is_lower_triangular(L)
+        (7, True)
     """
 
     def inside(i: np.ndarray, j: np.ndarray) -> np.ndarray:
@@ -77,6 +87,11 @@ def random_sparse_spd(
     - `nnz`: entries in its lower triangle, the diagonal among them.
 
     **Raises** `StructureError` as `random_sparse` does.
+
+        >>> import jax.numpy as jnp, linsolve_prim as lp
+        >>> A = lp.testing.random_sparse_spd(4, 7)
+        >>> bool((jnp.linalg.eigvalsh(A.as_matrix()) > 0).all()), lp.is_positive_semidefinite(A)
+        (True, True)
     """
     lower = random_sparse_triangular(size, nnz, seed=seed, dtype=dtype, min_diagonal=min_diagonal)
     strict = tril(lower, -1) * 0.5
