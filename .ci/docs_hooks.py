@@ -5,11 +5,11 @@ import pathlib
 from mkdocs.plugins import event_priority
 from mkdocs.structure.files import File
 
-NOTEBOOKS = pathlib.Path(__file__).parent.parent / "notebooks"
+ROOT = pathlib.Path(__file__).parent.parent
 
 
 def _paths():
-    return sorted(NOTEBOOKS.glob("*.ipynb"))
+    return sorted((ROOT / "notebooks").glob("*.ipynb"))
 
 
 def on_config(config):
@@ -22,7 +22,8 @@ def on_config(config):
 @event_priority(100)  # before the plugin that renders them
 def on_files(files, config):
     for path in _paths():
-        files.append(File.generated(config, f"notebooks/{path.name}", abs_src_path=str(path)))
+        name = f"notebooks/{path.name}"
+        files.append(File(name, str(ROOT), config.site_dir, config.use_directory_urls))
     return files
 
 
