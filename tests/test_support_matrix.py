@@ -32,7 +32,9 @@ def test_row_S4_01(name):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", [row.name for row in TABLE if row.name not in ("Diagonal", "Cholesky")])
+@pytest.mark.parametrize(
+    "name", [row.name for row in TABLE if row.name not in ("Diagonal", "Cholesky")]
+)
 def test_every_row_S4_01(name):
     """If this fails, `python -m linsolve_prim.support_matrix --out docs/support_matrix.md`."""
     if compared(ROWS[name])[1] == support_matrix.NOT_RUN:
