@@ -64,6 +64,11 @@ def solve_entry(
 
     **Raises** `StructureError` or `TypeError` for input that does not fit; `NotConverged` if more than
     `max_rows` rows would be needed, `SingularMatrixError` for a missing or zero diagonal.
+
+        >>> import jax.numpy as jnp, scipy.sparse as sp, linsolve_prim as lp
+        >>> A = sp.diags_array([-1.0, 4.0, -1.0], offsets=[-1, 0, 1], shape=(99, 99)).tocsr()
+        >>> print(lp.solve_entry(A, 2 * jnp.ones(99), 50).round(3))  # of (…, 1, 1, 1, …), far from the ends
+        1.0
     """
     operator = _sparse(A)
     b = inexact_asarray(b)
