@@ -29,6 +29,11 @@ CLOSING = {
     ),
     # S4-02: many right-hand sides, their adjoints and `minimize` on one factorization for each guess.
     "heat_inverse": ({"error": (0.05, 0.35), "factorizations": (0.5, 1.01)}, ["matplotlib"]),
+    # SIMP on scikit-fem's matrix; one factorization for each compliance with its gradient.
+    "topology_optimisation": (
+        {"fall": (4, 6), "gradient_error": (0, 1e-5), "factorizations": (0.99, 1.01)},
+        ["matplotlib", "skfem"],
+    ),
     # S1-12, S1-14, S1-26: on matrices that were not seen, beside the best of none, Jacobi's, untrained.
     "learned_preconditioner": (
         {"ratio": (0.2, 0.5), "ratio_general": (0.3, 1)},
