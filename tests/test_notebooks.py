@@ -24,7 +24,7 @@ CLOSING = {
     "neural_ode": ({"ratio": (0, 0.25)}, ["matplotlib", "optax", "diffrax"]),
     # S4-21, S4-22, S4-25: U-Net → pressure projection → loss, several steps in a row.
     "pressure_correction": (
-        {"ratio": (0.2, 0.8), "left_over": (0, 1e-5)},
+        {"ratio": (0.2, 0.9), "left_over": (0, 1e-5)},
         ["matplotlib", "optax"],
     ),
     # S4-02: many right-hand sides, their adjoints and `minimize` on one factorization for each guess.
