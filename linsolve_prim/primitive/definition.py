@@ -13,7 +13,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax.extend.core import Primitive
-from jaxtyping import Array
 
 from .._recording import tapes_of, told_when_run
 from .._varying import vary_together
@@ -132,7 +131,7 @@ def lowered(*operands: Any, call: SolveCall, program: Program) -> list[Any]:
 
 def _failed(
     call: SolveCall, stages: Stages, result: Any, verdict: Any
-) -> tuple[Array, Callable[[], Verdict]]:
+) -> tuple[Any, Callable[[], Verdict]]:  # (a constant is no `jax.Array` while tracing)
     """Whether a solve failed by a code that raises; and the verdict, for who asks later."""
     told = lambda: stages.inside().get(verdict)
     if call.throw == EVERY_FAILURE:

@@ -13,7 +13,6 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array
 
 from .._varying import vary_like, varying_axes
 from ..errors import (
@@ -149,7 +148,7 @@ def raise_if_failed(
 
 
 def raise_inside(
-    value: Any, failed: Array, verdict: Callable[[], Verdict], inputs: Inputs, what: Failure
+    value: Any, failed: Any, verdict: Callable[[], Verdict], inputs: Inputs, what: Failure
 ) -> Any:
     """`value`, such that using it raises if the solve (of any lane) failed.
 
