@@ -81,6 +81,12 @@ class Skeleton:
 
 def split(tree: PyTree) -> tuple[list[Any], Skeleton]:
     """Separate the arrays of a pytree from everything else (`Skeleton.fill` is the inverse)."""
+    arrays, treedef, rest = take_apart(tree)
+    return arrays, Skeleton(treedef, rest)
+
+
+def take_apart(tree: PyTree) -> tuple[list[Any], Any, tuple[Any, ...]]:
+    """What `split` returns, with the fields of the skeleton in the place of it."""
     leaves, treedef = jax.tree.flatten(tree)
     arrays = []
     rest = []
@@ -90,7 +96,7 @@ def split(tree: PyTree) -> tuple[list[Any], Skeleton]:
             rest.append(HOLE)
         else:
             rest.append(hashable(leaf))
-    return arrays, Skeleton(treedef, tuple(rest))
+    return arrays, treedef, tuple(rest)
 
 
 def is_concrete(tree: PyTree) -> bool:

@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Array, PyTree
 
 from ._recording import recording
-from ._static import Skeleton, Static, is_concrete, split
+from ._static import Skeleton, Static, is_concrete, split, take_apart
 from ._tree import tree_dtype
 from ._types import (
     Options,
@@ -125,13 +125,13 @@ def linear_solve(
     problem = (operator, vector, solver, options, state, adjoint)  # see _STATE
     if not isinstance(vector, (jax.Array, np.ndarray)):
         problem = (operator, jax.tree.map(_as_leaf, vector), solver, options, state, adjoint)
-    arrays, skeleton = split(problem)
+    arrays, treedef, leaves = take_apart(problem)
     for array in arrays:
         if isinstance(array, jax.core.Tracer):
             return _solve(*problem, throw=failures(throw, suppress), name=name)
     if recording().on:  # a tape is open: the primitive tells it, which a compiled call could not
         return _solve(*problem, throw=failures(throw, suppress), name=name)
-    settings = _settings(skeleton.treedef, skeleton.leaves, name)
+    settings = _settings(treedef, leaves, name)
     if not throw:
         return _restored(_compiled(settings, *arrays), state)
     ok, out = _compiled_and_checked(settings, *arrays)
@@ -197,11 +197,15 @@ _compiled_and_checked = jax.jit(_eager_and_checked, static_argnums=0)
 
 
 def _restored(output: _Output, state: Any) -> Solution:
-    """The solution with its statistics and state as the solver made them."""
+    """The solution, with statistics and state as the solver made them once they are asked for."""
     value, result, rest, skeleton = output
-    stats, made = skeleton.value.fill(rest)
     result = RESULTS.successful if result is None else result
-    return Solution(value, result, stats, made if state is sentinel else state)
+    return Solution.later(value, result, functools.partial(_rest, rest, skeleton, state))
+
+
+def _rest(arrays: list[Array], skeleton: Static, state: Any) -> tuple[dict[str, Any], Any]:
+    stats, made = skeleton.value.fill(arrays)
+    return stats, made if state is sentinel else state
 
 
 def _solve(
@@ -261,11 +265,13 @@ def _prepared(operator: Any, solver: Any, options: Any) -> tuple[Any, Any]:
             return solver.make_preconditioner(m, operator)
         return m
 
+    own = getattr(solver, "preconditioner", None)
+    if own is None and not options:
+        return solver, options
     if not (
         isinstance(operator, AbstractLinearOperator) and isinstance(solver, AbstractLinearSolver)
     ):
         return solver, options  # refused later
-    own = getattr(solver, "preconditioner", None)
     if isinstance(own, AbstractPreconditioner) and (m := made(own)) is not own:
         solver = dataclasses.replace(solver, preconditioner=m)
     given = options.get("preconditioner") if isinstance(options, dict) else None

@@ -1,7 +1,8 @@
 """What a solve gives back: the solution, how it went, and why it stopped."""
 
 import dataclasses
-from typing import Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 import equinox as eqx
 import jax
@@ -136,3 +137,29 @@ class Solution:
     result: RESULTS
     stats: dict[str, Any]
     state: PyTree[Any]
+
+    @classmethod
+    def later(
+        cls, value: Any, result: RESULTS, rest: Callable[[], tuple[dict[str, Any], Any]]
+    ) -> "Solution":
+        """A solution whose `(stats, state)` are put together by `rest` once somebody asks for one.
+
+        That takes 5 µs, a seventh of what an eager call of a small system costs
+        [measured: benchmarks/dense.py].
+        """
+        solution = object.__new__(cls)
+        solution.__dict__.update(value=value, result=result, _rest=rest)
+        return solution
+
+    if not TYPE_CHECKING:  # else every name would be an attribute
+
+        def __getattr__(self, name: str) -> Any:
+            rest = self.__dict__.get("_rest") if name in ("stats", "state") else None
+            if rest is None:
+                raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+            stats, state = rest()
+            self.__dict__.update(stats=stats, state=state)
+            return self.__dict__[name]
+
+    def __reduce__(self) -> Any:
+        return type(self), (self.value, self.result, self.stats, self.state)
