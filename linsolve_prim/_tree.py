@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, PyTree
 
-from ._types import Structure, complex_to_real_dtype, default_floating_dtype
+from ._types import Structure, common_dtype, complex_to_real_dtype, default_floating_dtype
 
 HIGHEST = jax.lax.Precision.HIGHEST
 
@@ -88,8 +88,7 @@ def tree_dtype(x: PyTree) -> jnp.dtype:
     leaves = jax.tree.leaves(x)
     if not leaves:
         return default_floating_dtype()
-    with jax.numpy_dtype_promotion("standard"):  # whatever the caller's arithmetic is set to
-        return functools.reduce(jnp.promote_types, [leaf.dtype for leaf in leaves])
+    return common_dtype(*[leaf.dtype for leaf in leaves])
 
 
 def tree_real_dtype(x: PyTree) -> jnp.dtype:

@@ -1,5 +1,6 @@
 """Type aliases and dtype helpers that every layer uses."""
 
+import functools
 import math
 from collections.abc import Callable
 from typing import Any, Final
@@ -66,6 +67,15 @@ def inexact_asarray(x: Any) -> Array:
         x = np.asarray(x)
     dtype = jnp.result_type(x)
     return jnp.asarray(x, dtype if jnp.issubdtype(dtype, jnp.inexact) else default_floating_dtype())
+
+
+def common_dtype(*dtypes: Any) -> Any:
+    """The dtype that holds all of these, also where `jax_numpy_dtype_promotion` is "strict".
+
+    Whoever calls it says in the documentation, or by a warning, what is promoted.
+    """
+    with jax.numpy_dtype_promotion("standard"):
+        return functools.reduce(jnp.promote_types, dtypes)
 
 
 def structure_of(x: PyTree) -> Structure:

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, PyTree
 
 from ._static import Static, split
+from ._tree import tree_dtype
 from ._types import Options, inexact_asarray
 from .api import linear_solve
 from .auto import AutoLinearSolver
@@ -73,7 +74,8 @@ class Factorization(eqx.Module):
         return self._rest.value.fill(self._arrays)[2]
 
     def solve(self, b: Any, *, throw: bool = True) -> PyTree[Array]:
-        """The solution x, like b. **Raises** as `linear_solve` does."""
+        """The solution x, like b; a real b is taken for a complex matrix. **Raises** as `linear_solve` does."""
+        b = _as_complex(b, self.operator)
         size = self.operator.out_size()
         if getattr(b, "ndim", None) == 2 and b.shape[0] == size:
             return jax.vmap(lambda v: self.linear_solve(v, throw=throw).value, 1, 1)(jnp.asarray(b))
@@ -98,6 +100,15 @@ class Factorization(eqx.Module):
         **Raises** `StructureError` for values of another shape.
         """
         return factorize(_with_values(self.operator, values), self.solver, options=self.options)
+
+
+def _as_complex(b: Any, operator: AbstractLinearOperator) -> Any:
+    """Real numbers as complex ones of the same precision, where an operator returns those."""
+    wanted = tree_dtype(operator.out_structure())
+    if not jnp.issubdtype(wanted, jnp.complexfloating):
+        return b
+    real = jnp.finfo(wanted).dtype
+    return jax.tree.map(lambda x: x.astype(wanted) if getattr(x, "dtype", None) == real else x, b)
 
 
 def _with_values(operator: AbstractLinearOperator, values: Any) -> AbstractLinearOperator:

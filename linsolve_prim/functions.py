@@ -23,6 +23,7 @@ from scipy.sparse import csgraph
 from ._tree import ravel, tree_dtype, tree_sub, unravel
 from ._types import (
     Structure,
+    common_dtype,
     inexact_asarray,
     structure_equal,
     structure_of,
@@ -202,7 +203,7 @@ def _traced(
     if structure_equal(out, rhs):
         return affine, rhs
     # e.g. float64 or complex coefficients, and b is float32
-    dtype = jnp.promote_types(tree_dtype(out), tree_dtype(rhs))
+    dtype = common_dtype(tree_dtype(out), tree_dtype(rhs))
     precision = lambda d: jnp.finfo(d).dtype
     if precision(tree_dtype(out)) != precision(tree_dtype(rhs)):
         warnings.warn(

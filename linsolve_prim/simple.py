@@ -14,7 +14,7 @@ from jaxtyping import Array, PyTree
 
 from ._dlpack import owned
 from ._tree import ravel, tree_dtype, unravel
-from ._types import Options, inexact_asarray, is_array, structure_of, structure_str
+from ._types import Options, common_dtype, inexact_asarray, is_array, structure_of, structure_str
 from .api import linear_solve
 from .auto import AutoLinearSolver
 from .errors import PrecisionWarning, StructureError
@@ -193,7 +193,7 @@ def as_array(x: Any, argument: str) -> Array:
 
 def promote(a: Array, b: Array) -> tuple[Array, Array]:
     """Both in their common dtype; a `PrecisionWarning` if that raises the precision of one."""
-    dtype = jnp.promote_types(a.dtype, b.dtype)
+    dtype = common_dtype(a.dtype, b.dtype)
     if jnp.finfo(a.dtype).dtype != jnp.finfo(b.dtype).dtype:
         _warn_of_precision(a.dtype, b.dtype, dtype)
     return a.astype(dtype), b.astype(dtype)
@@ -300,8 +300,8 @@ def _solve_sparse(
     dtype = tree_dtype(operator.out_structure())
     if _is_integer(b):
         rhs = rhs.astype(dtype)
-    if jnp.promote_types(rhs.dtype, dtype) != dtype:  # b is complex, or more precise
-        common = jnp.promote_types(rhs.dtype, dtype)
+    if common_dtype(rhs.dtype, dtype) != dtype:  # b is complex, or more precise
+        common = common_dtype(rhs.dtype, dtype)
         if jnp.finfo(rhs.dtype).dtype != jnp.finfo(dtype).dtype:
             _warn_of_precision(dtype, rhs.dtype, common)
         operator = jax.tree.map(lambda x: _promoted(x, common), operator)

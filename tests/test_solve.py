@@ -273,3 +273,19 @@ def test_explain_and_list():
     assert "GMRES" in lp.explain(jnp.cumsum, large)
     assert "Diagonal" in lp.explain(lambda x: 2.0 * x, large)
     assert {"LU", "CG", "SVD"} <= {row.name for row in lp.list_solvers()}
+
+
+def test_complex_and_real_meet_under_strict_promotion():
+    """S3-15: what is promoted is promoted by `solve`, however arithmetic is set."""
+    complex_ = (1j * np.ones((), DTYPE)).dtype
+    real, b = np.array([[2.0, 0.5], [0.0, 4.0]], DTYPE), np.ones(2, DTYPE)
+    a = (real + 1j * np.eye(2)).astype(complex_)
+    x = np.linalg.solve(a, b)
+    matrix = scipy.sparse.csr_array(a)
+    with jax.numpy_dtype_promotion("strict"):
+        found = [lp.solve(a, b), lp.solve(matrix, b), lp.factorize(matrix).solve(b)]
+        found += [lp.solve(lambda v: jnp.asarray(a) @ v.astype(complex_), b, lp.GMRES(1e-5, 0.0))]
+        np.testing.assert_allclose(lp.solve(real, x), np.linalg.solve(real, x), rtol=1e-5)
+    for y in found:
+        assert y.dtype == complex_
+        np.testing.assert_allclose(y, x, rtol=1e-4)

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from .._tree import tree_dtype
+from .._types import common_dtype
 from .._varying import vary_like, vary_together, varying_axes
 from ..operators import (
     AbstractLinearOperator,
@@ -80,7 +81,7 @@ def _product(operator: ComposedLinearOperator, recurse: Recurse) -> SignAndLog |
     if one.in_size() != one.out_size():
         return None
     (s, a), (t, b) = recurse(one), recurse(two)
-    dtype = jnp.promote_types(s.dtype, t.dtype)
+    dtype = common_dtype(s.dtype, t.dtype)
     real = jnp.finfo(dtype).dtype
     return s.astype(dtype) * t.astype(dtype), a.astype(real) + b.astype(real)
 

@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Array, PyTree
 
 from .._tree import ravel, tree_dtype, unravel
-from .._types import Structure, structure_equal
+from .._types import Structure, common_dtype, structure_equal
 from . import functions as fns, tags as t
 from .base import AbstractLinearOperator
 from .structures import is_vector
@@ -105,7 +105,7 @@ def _as_blocks(
     column_ends = np.cumsum([math.prod(column.shape) for column in columns])[:-1]
 
     def block(part: Array, row: jax.ShapeDtypeStruct, column: jax.ShapeDtypeStruct) -> Array:
-        dtype = jnp.promote_types(row.dtype, column.dtype)
+        dtype = common_dtype(row.dtype, column.dtype)
         if not jnp.issubdtype(dtype, jnp.complexfloating):
             part = part.real
         return part.reshape(*row.shape, *column.shape).astype(dtype)

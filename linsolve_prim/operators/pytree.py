@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, PyTree
 
 from .._tree import HIGHEST, tree_conj, tree_dtype, unravel
-from .._types import Structure, inexact_asarray, structure_equal, structure_str
+from .._types import Structure, common_dtype, inexact_asarray, structure_equal, structure_str
 from ..errors import StructureError
 from . import functions as fns
 from .base import AbstractLinearOperator
@@ -173,7 +173,7 @@ def _block_row(row: jax.ShapeDtypeStruct, blocks: list[Array], columns: list[Arr
     total = jnp.zeros(row.shape, row.dtype)
     for block, column in zip(blocks, columns):
         column = jnp.asarray(column)
-        dtype = jnp.promote_types(block.dtype, column.dtype)
+        dtype = common_dtype(block.dtype, column.dtype)
         product = jnp.tensordot(
             block.astype(dtype), column.astype(dtype), axes=column.ndim, precision=HIGHEST
         )

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from .._types import inexact_asarray
+from .._types import common_dtype, inexact_asarray
 from ..errors import StructureError
 from . import functions as fns
 from .base import AbstractLinearOperator
@@ -59,7 +59,7 @@ class TridiagonalLinearOperator(AbstractLinearOperator):
                     f"{name}: must have shape {wanted}, one entry less than `diagonal` of shape "
                     f"{bands[0].shape}; got {band.shape}. Leave out the padding, if there is any."
                 )
-        dtype = jnp.result_type(*[band.dtype for band in bands])
+        dtype = common_dtype(*[band.dtype for band in bands])
         self.diagonal, self.lower_diagonal, self.upper_diagonal = [b.astype(dtype) for b in bands]
 
     def mv(self, vector: Array) -> Array:

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, PyTree
 
-from .._types import inexact_asarray
+from .._types import common_dtype, inexact_asarray
 from ..errors import StructureError, WrongTypeError
 from ..operators import AbstractLinearOperator, TaggedLinearOperator, functions as fns
 from ..operators.dense import tags_of
@@ -157,7 +157,7 @@ class SparseLinearOperator(AbstractLinearOperator):
     def _product(self, rows: Any) -> Array:
         """`(n,)` to `(m,)`, or `(k, n)` to `(k, m)`: A times each row."""
         values, pattern, x = self.values, self.pattern, jnp.asarray(rows)
-        dtype = jnp.result_type(values, x)
+        dtype = common_dtype(values.dtype, x.dtype)
         x = x if x.dtype == dtype else x.astype(dtype)
         if values.dtype == dtype and is_known(values):
             return sparse_known_mv(values, x, pattern=pattern)

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, PyTree
 
 from ..._tree import HIGHEST, ravel, tree_dtype, tree_size, tree_sub, unravel
-from ..._types import Structure, inexact_asarray, structure_str
+from ..._types import Structure, common_dtype, inexact_asarray, structure_str
 from ...errors import StructureError
 from ...operators import AbstractLinearOperator
 from .vectors import safe_norm
@@ -73,7 +73,7 @@ class Projector(eqx.Module):
 
 def _without(basis: Array, x: PyTree[Array]) -> PyTree[Array]:
     flat = ravel(x)
-    dtype = jnp.promote_types(basis.dtype, flat.dtype)
+    dtype = common_dtype(basis.dtype, flat.dtype)
     basis, flat = basis.astype(dtype), flat.astype(dtype)
     weights = jnp.matmul(basis.conj(), flat, precision=HIGHEST)
     flat = flat - jnp.matmul(weights, basis, precision=HIGHEST)
@@ -119,7 +119,7 @@ def _basis(vectors: Any, structure: Structure) -> Array:
             f"{given}. {_REMEDY}"
         )
     vectors = jax.tree.map(inexact_asarray, vectors)
-    rows = jax.vmap(ravel)(vectors).astype(jnp.promote_types(dtype, tree_dtype(vectors)))
+    rows = jax.vmap(ravel)(vectors).astype(common_dtype(dtype, tree_dtype(vectors)))
     _, sizes, basis = jnp.linalg.svd(rows, full_matrices=False)
     eps = float(jnp.finfo(sizes.dtype).eps)
     return jnp.where((sizes > max(rows.shape) * eps * sizes[0])[:, None], basis, 0)
