@@ -129,7 +129,12 @@ def test_automatic_choice(folder, capsys, matrix, chosen):
     assert "because" in line
 
 
-@pytest.mark.parametrize("name", ["lu", "qr", "svd", "cholesky", "cg", "gmres", "bicgstab", "lsmr"])
+OTHERS = [
+    pytest.param(name, marks=pytest.mark.slow) for name in ("qr", "svd", "cholesky", "bicgstab")
+]
+
+
+@pytest.mark.parametrize("name", ["lu", "cg", "gmres", "lsmr", *OTHERS])
 def test_solver_by_name(folder, capsys, name):
     write_csr(laplacian())
     status, out, _ = status_and_output(capsys, "A.npz", "--solver", name)
@@ -330,11 +335,14 @@ def test_options_that_do_not_fit(folder, capsys):
     ("name", "argv", "expected"),
     [
         ("airfoil", [], SUCCESS),
-        ("recirc_flow", ["--solver", "gmres", "--restart", "100"], SUCCESS),
-        ("cg20", ["--solver", "bicgstab"], SUCCESS),
+        pytest.param(
+            *("recirc_flow", ["--solver", "gmres", "--restart", "100"], SUCCESS),
+            marks=pytest.mark.slow,
+        ),
+        pytest.param("cg20", ["--solver", "bicgstab"], SUCCESS, marks=pytest.mark.slow),
         ("Maragal_1", ["--solver", "svd"], SUCCESS),
         ("can_61", ["--solver", "lu"], FAILURE),
-        ("shaw_100", ["--solver", "svd"], SUCCESS),
+        pytest.param("shaw_100", ["--solver", "svd"], SUCCESS, marks=pytest.mark.slow),
         ("Maragal_1", [], BAD_INPUT),
     ],
 )

@@ -40,6 +40,8 @@ INVERSE_DIAGONAL = lp.DiagonalLinearOperator(array(1 / np.diag(SYMMETRIC)))
 
 CASES = [(method, side) for method in METHODS for side in ("left", "right")]
 CASES.remove((lp.LSMR, "left"))
+USUAL = [(lp.CG, "left"), (lp.GMRES, "right"), (lp.BiCGStab, "left"), (lp.LSMR, "right")]
+CASES = [pytest.param(*c, marks=() if c in USUAL else pytest.mark.slow) for c in CASES]
 
 
 @pytest.mark.parametrize(("method", "side"), CASES)
@@ -148,7 +150,18 @@ SPACES = {
 PINV = np.linalg.pinv(LAPLACE)
 
 
-@pytest.mark.parametrize("space", SPACES)
+@pytest.mark.parametrize(
+    "space",
+    [
+        "auto",
+        "dependent vectors",
+        *(
+            pytest.param(s, marks=pytest.mark.slow)
+            for s in SPACES
+            if s not in ("auto", "dependent vectors")
+        ),
+    ],
+)
 def test_null_space_is_projected_out_B_12(space):
     solver = lp.CG(rtol=RTOL, nullspace=SPACES[space])
     f = lambda b: lp.linear_solve(laplace(), b, solver).value
