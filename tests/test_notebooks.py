@@ -59,6 +59,7 @@ CLOSING = {
         {"happened": (2, 40), "told": (1, 1), "alarms": (0, 0.05)},
         ["matplotlib"],
     ),
+    "write_your_own": ({"apart": (0, 1e-10), "fall": (1.2, 5)}, ["matplotlib"]),
 }
 QUICK = {"first_solve", "learned_system"}
 
