@@ -7,9 +7,11 @@ import hashlib
 import numpy as np
 
 try:
-    from xxhash import xxh3_128_digest
-except ImportError:
-    xxh3_128_digest = None
+    import xxhash
+except ImportError:  # an extra
+    _fast = False
+else:
+    _fast = True
 
 #: Words of a handle.
 WORDS = 4
@@ -23,8 +25,8 @@ def handle_of(values: np.ndarray) -> np.ndarray:
     that size takes 600 ms).
     """
     data = np.ascontiguousarray(values).view(np.uint8).data
-    if xxh3_128_digest is not None:
-        digest = xxh3_128_digest(data)
+    if _fast:
+        digest = xxhash.xxh3_128_digest(data)
     else:
         digest = hashlib.sha1(data, usedforsecurity=False).digest()[: 4 * WORDS]
     return np.frombuffer(digest, np.uint32)
