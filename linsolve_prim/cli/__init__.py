@@ -96,6 +96,15 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _add_system(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "matrix", metavar="A", help="the matrix: .mtx, .npy or .npz (scipy.sparse or CSR arrays)"
+    )
+    command.add_argument(
+        "rhs", metavar="b", nargs="?", help="right-hand side(s): .mtx or .npy; default A·1"
+    )
+
+
 def _add_solve(commands: argparse._SubParsersAction) -> None:
     solve = commands.add_parser(
         "solve",
@@ -103,9 +112,8 @@ def _add_solve(commands: argparse._SubParsersAction) -> None:
         epilog=_SOLVE_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    _add_system(solve)
     add = solve.add_argument
-    add("matrix", metavar="A", help="the matrix: .mtx, .npy or .npz (scipy.sparse or CSR arrays)")
-    add("rhs", metavar="b", nargs="?", help="right-hand side(s): .mtx or .npy; default A·1")
     add("--solver", default="auto", help="auto (default), lu, qr, svd, cholesky, cg, gmres, ...")
     add("--rtol", type=_tolerance, help="success needs a residual up to rtol·‖b‖ ...")
     add("--atol", type=_tolerance, help="... or up to atol")
@@ -129,9 +137,8 @@ def _add_compare(commands: argparse._SubParsersAction) -> None:
         epilog=_COMPARE_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    _add_system(compare)
     add = compare.add_argument
-    add("matrix", metavar="A", help="the matrix: .mtx, .npy or .npz (scipy.sparse or CSR arrays)")
-    add("rhs", metavar="b", nargs="?", help="right-hand side(s): .mtx or .npy; default A·1")
     add("--solver", action="append", default=[], metavar="NAME", help="only this one (repeatable)")
     add("--preconditioner", action="append", default=[], metavar="NAME",
         help="only with this one, or 'none' (repeatable)")  # fmt: skip
