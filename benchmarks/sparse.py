@@ -101,6 +101,29 @@ def _raw_rslab(matrix: sp.csr_matrix, b: np.ndarray, definite: bool) -> Run:
     return run
 
 
+def _raw_band(matrix: sp.csr_matrix, b: np.ndarray, definite: bool) -> Run:
+    """LAPACK on the band of the matrix as it is."""
+    from scipy.linalg import lapack
+
+    n, entries = len(b), matrix.tocoo()
+    width = int(np.abs(entries.row - entries.col).max())
+    height = width + 1 if definite else 3 * width + 1
+    slots = np.flatnonzero(entries.row >= entries.col) if definite else np.arange(matrix.nnz)
+    rows, columns = entries.row[slots].astype(np.int64), entries.col[slots].astype(np.int64)
+    places = columns * height + rows - columns + (0 if definite else 2 * width)
+
+    def run(values: np.ndarray) -> Any:
+        storage = np.zeros((n, height))
+        storage.reshape(-1)[places] = values[slots]
+        if definite:
+            band, _ = lapack.dpbtrf(storage.T, lower=1, overwrite_ab=1)
+            return lapack.dpbtrs(band, b, lower=1)[0]
+        band, pivots, _ = lapack.dgbtrf(storage.T, width, width, overwrite_ab=1)
+        return lapack.dgbtrs(band, width, width, b, pivots)[0]
+
+    return run
+
+
 def _raw_cholmod(matrix: sp.csr_matrix, b: np.ndarray) -> Run:
     from cvxopt import cholmod, matrix as dense, spmatrix
 
@@ -171,7 +194,10 @@ def _jax_spsolve(matrix: sp.csr_matrix, b: np.ndarray, what: str) -> Run:
 
 
 #: What is called without JAX; it does the solves of a task and no more.
-RAW = ("scipy splu", "scipy splu, symmetric", "rslab", "cvxopt cholmod")
+RAW = ("scipy splu", "scipy splu, symmetric", "lapack band", "rslab", "cvxopt cholmod")
+
+#: Wider bands than this are not worth a row.
+BAND = 256
 
 
 def _right(runs: dict[str, Run], values: np.ndarray, what: str) -> set[str]:
@@ -210,6 +236,9 @@ def _contestants(matrix: Any, b: Any, definite: bool, what: str) -> dict[str, Ru
     runs: dict[str, Run] = {"scipy splu": _raw_superlu(matrix, b)}
     if definite:
         runs["scipy splu, symmetric"] = _raw_superlu_definite(matrix, b)
+    narrow = max(lp.SparsityPattern.from_scipy(matrix).bandwidth()) <= BAND
+    if narrow:
+        runs["lapack band"] = _raw_band(matrix, b, definite)
     found = {library.solver for library in lp.host.available()}
     if "RSLab" in found:
         runs["rslab"] = _raw_rslab(matrix, b, definite)
@@ -217,7 +246,9 @@ def _contestants(matrix: Any, b: Any, definite: bool, what: str) -> dict[str, Ru
         runs["cvxopt cholmod"] = _raw_cholmod(matrix, b)
     if TASKS[what] > 1:
         runs = {name: _repeated(run, TASKS[what]) for name, run in runs.items()}
-    ours = {"ours, SuperLU": lp.SuperLU}
+    ours: dict[str, Any] = {"ours, SuperLU": lp.SuperLU}
+    if narrow:
+        ours["ours, Banded"] = lp.Banded
     if "RSLab" in found:
         ours["ours, RSLab"] = lp.RSLab
     if "CHOLMOD" in found:

@@ -178,6 +178,7 @@ from .solvers import (
     AbstractHostSolver as AbstractHostSolver,
     HostSolver as HostSolver,
     SuperLU as SuperLU,
+    Banded as Banded,
     RSLab as RSLab,
     CHOLMOD as CHOLMOD,
     UMFPACK as UMFPACK,

@@ -26,6 +26,7 @@ from .solvers import (
     LU,
     QR,
     SVD,
+    Banded,
     Cholesky,
     Diagonal,
     RSLab,
@@ -35,6 +36,7 @@ from .solvers import (
 )
 from .solvers.base import AbstractLinearSolver
 from .solvers.structures import require_square
+from .sparse.band import may_be_narrow, narrow_band
 from .sparse.held import is_matrix_free as is_matrix_free, is_sparse_operator as is_sparse_operator
 from .sparse.operator import sparse_of
 
@@ -44,6 +46,12 @@ MATRIX_FREE_SIZE = 4096
 
 #: Beyond this many unknowns the factors of a sparse matrix may not fit into memory.
 DIRECT_SIZE = 2_000_000
+
+
+#: Up to this distance of the entries from the diagonal, LAPACK's factorization of the band is faster than
+#: those that look for fill [measured on strips and grids, against RSLab: 2.3 times on 50², 7 on
+#: 20 × 2000, 1.3 (Cholesky) and 0.9 (LU) on 100²].
+BAND_WIDTH = 96
 
 
 class Choice(NamedTuple):
@@ -61,7 +69,8 @@ class AutoLinearSolver(AbstractLinearSolver[Any]):
       `LU`. Matrix-free operators of more than 4096 unknowns: definite → `CG`, else `GMRES`.
       (`solve` makes a sparse matrix of a function of more than 512 unknowns before, if it can.)
       Sparse ones: `Diagonal`, `Tridiagonal` and `Triangular` where the pattern or a tag says so; else
-      a sparse factorization on the host, by `RSLab` if it is installed, else `SuperLU`. On
+      a factorization on the host, by `Banded` if some order brings all entries within 96 places of
+      the diagonal, by `RSLab` if it is installed, else `SuperLU`. On
       accelerators up to 4096 unknowns are made dense, and larger definite systems go to `CG`.
     - `well_posed=None`: the same, and rectangular operators of full rank → `QR`.
     - `well_posed=False`: any shape and rank, the pseudo-inverse solution: diagonal → `Diagonal`, else
@@ -174,8 +183,9 @@ def _choose_sparse(operator: AbstractLinearOperator, well_posed: bool) -> Choice
         return Choice(Diagonal(well_posed=well_posed), "the operator is diagonal")
     if is_tridiagonal(operator):
         return Choice(Tridiagonal(), "the operator is tridiagonal")
-    known = sparse_of(operator) is not None  # its pattern, when tracing
-    if known and (is_lower_triangular(operator) or is_upper_triangular(operator)):
+    sparse = sparse_of(operator)
+    pattern = None if sparse is None else sparse.pattern  # None: not known when tracing
+    if pattern is not None and (is_lower_triangular(operator) or is_upper_triangular(operator)):
         side = "lower" if is_lower_triangular(operator) else "upper"
         return Choice(Triangular(), f"sparse and {side} triangular: substitution on the device")
     platform = jax.default_backend()
@@ -188,6 +198,14 @@ def _choose_sparse(operator: AbstractLinearOperator, well_posed: bool) -> Choice
         return Choice(
             CG(), f"sparse and definite, and too large to be factorized ({size} unknowns)"
         )
+    if pattern is not None and may_be_narrow(pattern, BAND_WIDTH):
+        width = narrow_band(pattern).width
+        if width <= BAND_WIDTH:
+            return Choice(
+                Banded(),
+                f"sparse, and all entries lie within {width} places of the diagonal, as given or "
+                f"after a reordering: up to {BAND_WIDTH} a factorization of the band is fastest",
+            )
     promised = "definite" if definite else "nothing more is promised of it"
     if has_module("rslab"):
         return Choice(

@@ -94,6 +94,10 @@ def _direct():
     yield Entry("superlu-threshold", "SuperLU", (("diag_pivot_thresh", 0.1),))
     yield Entry("superlu-symmetric", "SuperLU", (("symmetric_mode", True),), "definite")
     yield Entry("superlu-definite", "SuperLU", (), "definite")
+    yield Entry("banded", "Banded")
+    yield Entry("banded-as-given", "Banded", (("reorder", False),))
+    yield Entry("banded-definite", "Banded", (), "definite")
+    yield Entry("banded-negative", "Banded", (), "negative")
     for kind in ("lower", "upper"):
         yield Entry(f"triangular-{kind}", "SpSolveTriangular", (), kind)
         unit = (("lower", kind == "lower"), ("unit_diagonal", True))

@@ -229,6 +229,7 @@ SOLVERS = {
     "QR": lp.QR(),
     "SVD": lp.SVD(),
     "SuperLU": lp.SuperLU(),
+    "Banded": lp.Banded(),
     "functions": lp.HostSolver(
         factorize=lambda a: np.linalg.eigvalsh(a.toarray()),
         solve=lambda *_: None,

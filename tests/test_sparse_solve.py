@@ -238,10 +238,21 @@ def test_choice_and_its_reason():
     )
     assert "Tridiagonal()" in lp.explain(sp.diags([1.0, 2.0], [0, 1], (5, 5), dtype=DTYPE).tocsr())
     text = lp.explain(A)
-    assert "RSLab" in text or "SuperLU" in text
+    assert "Banded(" in text
     assert f"{A.nnz} entries" in text
-    choice = lp.AutoLinearSolver().choose(operator)
+    wide = _wide_matrix()
+    text = lp.explain(wide)
+    assert "RSLab" in text or "SuperLU" in text
+    choice = lp.AutoLinearSolver().choose(lp.SparseLinearOperator.from_scipy(wide))
     assert type(choice.solver).__name__ in choice.reason
+
+
+def _wide_matrix(n=400):
+    """An arrow: no order brings its first row near the diagonal."""
+    arrow = sp.lil_array((n, n), dtype=DTYPE)
+    arrow.setdiag(4)
+    arrow[0, 1:] = arrow[1:, 0] = 0.1
+    return arrow.tocsr()
 
 
 @pytest.mark.skipif(X64, reason="x64 is on anyway")

@@ -9,6 +9,7 @@ from .host import (
     PARDISO as PARDISO,
     UMFPACK as UMFPACK,
     AbstractHostSolver as AbstractHostSolver,
+    Banded as Banded,
     HostSolver as HostSolver,
     PyAMG as PyAMG,
     RSLab as RSLab,

@@ -1,6 +1,7 @@
 """Solvers of libraries on the host: one short final class each, over `AbstractHostSolver`."""
 
 from .amg import PyAMG as PyAMG
+from .banded import Banded as Banded
 from .base import AbstractHostSolver as AbstractHostSolver
 from .cholmod import CHOLMOD as CHOLMOD
 from .generic import HostSolver as HostSolver
