@@ -1,4 +1,4 @@
-"""Solvers and preconditioners that are learned (rows S1-10, S1-12…16, S1-22, S1-26), and their parts."""
+"""Solvers and preconditioners that are learned (rows S1-10, S1-12…16, S1-26), and their parts."""
 
 import itertools
 
@@ -323,27 +323,3 @@ def test_settings_of_the_direction_solver_are_checked():
         DirectionSolver(lambda *a: a[-1], line_search="none")
     with pytest.raises(ValueError, match="steps"):
         DirectionSolver(lambda *a: a[-1], steps=0)
-
-
-# ---- the table ------------------------------------------------------------------------------------
-
-
-def test_compare_gradients_S1_22(capsys):
-    table = lp.learn.compare_gradients(lambda x: jnp.sum(x**2), OPERATOR, B, num_samples=5)
-    modes = [row.mode for row in table]
-    assert modes == [
-        "finite differences", "implicit", "unrolled", "truncated", "one-step", "stochastic",
-    ]  # fmt: skip
-    assert table["implicit"].error < 1e-6
-    assert table["finite differences"].error < 1e-6
-    assert table["unrolled"].error < 1e-2
-    assert table["implicit"].error < table["truncated"].error < table["stochastic"].error
-    assert table["one-step"].error > 1e-2
-    assert all(row.seconds > 0 for row in table)
-    assert table["unrolled"].memory > 2 * table["implicit"].memory
-    assert repr(table) in capsys.readouterr().out
-    with pytest.raises(KeyError, match="no mode is called"):
-        table["exact"]
-    quiet = lp.learn.compare_gradients(jnp.sum, GENERAL, B, show=False)
-    assert quiet["implicit"].error < 1e-6
-    assert capsys.readouterr().out == ""

@@ -13,15 +13,22 @@ import numpy as np
 from jaxtyping import Array, PyTree
 
 from .._norms import two_norm
-from .._static import split
+from .._static import is_concrete, split
 from .._tree import ravel, tree_sub, unravel
-from .._types import inexact_asarray, is_inexact, structure_of
+from .._types import inexact_asarray, is_inexact, structure_of, structure_str
 from ..adjoint import ImplicitAdjoint, OneStepAdjoint, StochasticAdjoint, UnrolledAdjoint
 from ..api import linear_solve
-from ..operators import AbstractLinearOperator, is_positive_semidefinite, is_symmetric
+from ..errors import StructureError, WrongTypeError
+from ..operators import (
+    AbstractLinearOperator,
+    is_negative_semidefinite,
+    is_positive_semidefinite,
+)
 from ..simple import as_operator
 from ..solvers import CG, GMRES
 from ..solvers.base import AbstractLinearSolver
+from ..solvers.krylov.base import AbstractKrylovSolver
+from .admissible import Admissible
 
 _DIRECTIONS = 4  # along which finite differences are taken
 _RUNS = 5  # of which the quickest is shown
@@ -31,8 +38,9 @@ _RUNS = 5  # of which the quickest is shown
 class GradientRow:
     """One way to find the gradient.
 
-    - `error`: ‖g − g*‖/‖g*‖, with g* by LAPACK's dense solve (of symmetric matrices, with the symmetric
-      parts of both); of finite differences, that of the derivatives along four directions.
+    - `error`: ‖g − g*‖/‖g*‖, with g* by LAPACK's dense solve; of finite differences, that of the
+      derivatives along four directions. Of operators that are promised to be symmetric or Hermitian,
+      only what a perturbation that keeps them so would see.
     - `seconds`: the quickest of five runs of the compiled gradient (one difference, of the first).
     - `memory`: bytes that the compiled program allocates beside input and output.
     """
@@ -101,6 +109,8 @@ def compare_gradients(
     - `show`: whether to print the table, which is returned as well.
 
     **Returns** rows "finite differences", "implicit", "unrolled", "truncated", "one-step", "stochastic".
+    **Raises** `StructureError` if `loss` returns something else, `WrongTypeError` for a solver without
+    steps and inside of `jit`.
 
         >>> import jax.numpy as jnp, linsolve_prim as lp
         >>> table = lp.learn.compare_gradients(lambda x: x.sum(), 4 * jnp.eye(2), jnp.ones(2), show=False)
@@ -110,8 +120,9 @@ def compare_gradients(
     b = jax.tree.map(inexact_asarray, b)
     operator = as_operator(A, structure_of(b))
     if solver is None:
-        definite = is_positive_semidefinite(operator)
+        definite = is_positive_semidefinite(operator) or is_negative_semidefinite(operator)
         solver = CG() if definite else GMRES(restart=operator.in_size())
+    _check(loss, operator, b, solver)
     problem = _Problem(loss, operator, b, solver)
     if num_steps is None:
         num_steps = max(int(linear_solve(operator, b, solver).stats["num_steps"]), 1)
@@ -133,6 +144,23 @@ def compare_gradients(
     return table
 
 
+def _check(loss: Any, operator: AbstractLinearOperator, b: Any, solver: Any) -> None:
+    if not is_concrete((operator, b)):
+        raise WrongTypeError(
+            "A, b: must be known values, since time and memory are measured; got traced ones. Call "
+            "`compare_gradients` outside of `jax.jit`, `jax.vmap` and `jax.grad`."
+        )
+    if not isinstance(solver, AbstractKrylovSolver):
+        raise WrongTypeError(
+            "solver: must be an iterative method, such as `lp.CG()`, whose steps can be differentiated; "
+            f"got {solver!r}."
+        )
+    out = jax.eval_shape(lambda x: jax.tree.map(jnp.asarray, loss(x)), operator.in_structure())
+    scalar = isinstance(out, jax.ShapeDtypeStruct) and out.shape == ()
+    if not (scalar and jnp.issubdtype(out.dtype, jnp.floating)):
+        raise StructureError(f"loss: must return one real number; got {structure_str(out)}.")
+
+
 class _Problem:
     """loss(A⁻¹b) as a function of the arrays of A and b, which are one flat list."""
 
@@ -142,6 +170,7 @@ class _Problem:
         self.arrays = [jnp.asarray(a) for a in arrays]
         self.moving = [i for i, a in enumerate(self.arrays) if is_inexact(a)]
         self.args = [self.arrays[i] for i in self.moving]
+        self.admissible = Admissible(lambda args: self.fill(args)[0], self.args)
 
     def fill(self, args: list[Array]) -> tuple[AbstractLinearOperator, Any]:
         arrays = list(self.arrays)
@@ -151,30 +180,23 @@ class _Problem:
 
     def value(self, adjoint: Any, args: list[Array]) -> Array:
         operator, b = self.fill(args)
-        return self.loss(linear_solve(operator, b, self.solver, adjoint=adjoint).value)
+        return jnp.asarray(self.loss(linear_solve(operator, b, self.solver, adjoint=adjoint).value))
 
     def dense(self, args: list[Array]) -> Array:
         operator, b = self.fill(args)
         x = jnp.linalg.solve(operator.as_matrix(), ravel(b))
-        return self.loss(unravel(x, operator.in_structure()))
+        return jnp.asarray(self.loss(unravel(x, operator.in_structure())))
 
     def reference(self) -> list[Array]:
-        return jax.jit(jax.grad(self.dense))(self.args)
+        return self.admissible.gradient(jax.jit(jax.grad(self.dense))(self.args))
 
     def row(self, mode: str, adjoint: Any, reference: list[Array]) -> GradientRow:
         compiled = jax.jit(lambda args: jax.grad(lambda a: self.value(adjoint, a))(args))
         program = compiled.lower(self.args).compile()
-        gradient = program(self.args)
-        gradient, exact = self.admissible(gradient), self.admissible(reference)
-        error = two_norm(tree_sub(gradient, exact)) / two_norm(exact)
+        gradient = self.admissible.gradient(program(self.args))
+        size = two_norm(reference)
+        error = two_norm(tree_sub(gradient, reference)) / jnp.where(size > 0, size, 1)
         return GradientRow(mode, float(error), _seconds(program, self.args), _memory(program))
-
-    def admissible(self, gradient: list[Array]) -> list[Array]:
-        """Of a real symmetric matrix the symmetric part: a method for such has no say on the rest."""
-        if not is_symmetric(self.fill(self.args)[0]):
-            return gradient
-        square = lambda g: g.ndim == 2 and g.shape[0] == g.shape[1] and jnp.isrealobj(g)
-        return [(g + g.T) / 2 if square(g) else g for g in gradient]
 
     def differences(self, reference: list[Array]) -> GradientRow:
         """Central differences of the solve itself, in steps of ε^⅓."""
@@ -188,16 +210,24 @@ class _Problem:
 
         compiled, errors, program, given = jax.jit(along), [], None, None
         for _ in range(_DIRECTIONS):
-            d = [jnp.asarray(random.normal(size=a.shape), a.dtype) for a in self.args]
-            d = [x + x.T if x.ndim == 2 and x.shape[0] == x.shape[1] else x for x in d]
+            d = [_random_like(a, random) for a in self.args]
+            d = self.admissible.direction(d)
             ratio = two_norm(self.args) / two_norm(d)
             d = [x * ratio.astype(x.dtype) for x in d]
             given = (self.args, d, jnp.asarray(eps ** (1 / 3), ratio.dtype))
             program = compiled.lower(*given).compile() if program is None else program
-            want = sum(jnp.vdot(g, x).real for g, x in zip(reference, d))
-            errors.append(float(jnp.abs(program(*given) - want) / jnp.abs(want)))
+            want = sum(jnp.sum(g * x).real for g, x in zip(reference, d))
+            size = jnp.abs(want)
+            errors.append(float(jnp.abs(program(*given) - want) / jnp.where(size > 0, size, 1)))
         seconds, memory = _seconds(program, *given), _memory(program)
         return GradientRow("finite differences", max(errors), seconds, memory)
+
+
+def _random_like(a: Array, random: np.random.Generator) -> Array:
+    d = random.normal(size=a.shape)
+    if jnp.iscomplexobj(a):
+        d = d + 1j * random.normal(size=a.shape)
+    return jnp.asarray(d, a.dtype)
 
 
 def _seconds(program: Any, *args: Any) -> float:
