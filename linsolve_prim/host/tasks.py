@@ -225,7 +225,7 @@ def _solve_one(task: Task, factor: Any, values: np.ndarray, b: np.ndarray, trans
     fallback = task.library.fallback()
     if fallback is not None:
         suspect = codes != SUCCESSFUL
-        if not suspect.all():
+        if not task.library.stable and not suspect.all():
             suspect |= ~_residual_is_small(task, values, x, rhs, transpose)
         if suspect.any() and not _is_nonfinite(factor):
             registry.count("fallbacks")

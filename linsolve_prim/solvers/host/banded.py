@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import functools
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
-import scipy.linalg
 
+from ...host import lapack
 from ...host.registry import registry
 from ...host.tasks import Refused
 from ...operators import (
@@ -20,6 +19,7 @@ from ...sparse.pattern import SparsityPattern
 from ..determinant import of_diagonal_on_host
 from .base import AbstractSymbolicSolver
 from .parts import lower_columns
+from .spare import Lent, Spare
 from .superlu import GENERAL, SuperLU
 
 
@@ -51,6 +51,8 @@ class Banded(AbstractSymbolicSolver):
     reorder: bool = True
     cholesky: bool | None = None
     negative: bool = False
+    releases_gil: ClassVar[bool] = True
+    stable: ClassVar[bool] = True
 
     def specialize(self, operator: AbstractLinearOperator) -> Banded:
         negative = is_negative_semidefinite(operator)
@@ -81,34 +83,32 @@ class Banded(AbstractSymbolicSolver):
         entries = values[layout.slots]
         if layout.turned is not None and np.iscomplexobj(entries):
             np.conjugate(entries, out=entries, where=layout.turned)
-        storage = np.zeros((len(layout), layout.height), values.dtype)
-        storage.reshape(-1)[layout.places] = -entries if self.negative else entries
-        lapack = _lapack(values.dtype.char)
-        if self.cholesky:
-            band, info = lapack.pbtrf(storage.T, lower=1, overwrite_ab=1)
-            pivots = None
+        storage = layout.spare.take()
+        if storage is None:
+            storage = np.zeros((len(layout), layout.height), values.dtype)
         else:
-            below, above = layout.below, layout.above
-            band, pivots, info = lapack.gbtrf(storage.T, below, above, overwrite_ab=1)
-        if info > 0:
+            storage.fill(0)
+        lent = layout.spare.lend(storage)
+        storage.reshape(-1)[layout.places] = -entries if self.negative else entries
+        if self.cholesky:
+            pivots, info = None, lapack.pbtrf(storage)
+        else:
+            pivots = np.empty(len(layout), np.int32)
+            info = lapack.gbtrf(storage, layout.below, layout.above, pivots)
+        if info:
             what = "is not positive" if self.cholesky else "is zero"
             raise Refused("singular", f"pivot {info} of the band {what}")
-        return _Factor(layout, band, pivots)
+        return _Factor(layout, lent, pivots)
 
     def solve(self, factor: Any, b: np.ndarray, *, transpose: bool) -> np.ndarray:
-        layout, band, pivots = factor
+        layout, lent, pivots = factor
         flip = self.cholesky and transpose and np.iscomplexobj(b)  # Aᵀ = conj(A)
         b = b.conj() if flip else b
-        b = b.copy() if layout.order is None else b[:, layout.order]
-        lapack = _lapack(band.dtype.char)
+        x = b.copy() if layout.order is None else b.take(layout.order, axis=1)
         if self.cholesky:
-            x, _ = lapack.pbtrs(band, b.T, lower=1, overwrite_b=1)
+            lapack.pbtrs(lent.item, x)
         else:
-            below, above = layout.below, layout.above
-            x, _ = lapack.gbtrs(
-                band, below, above, b.T, pivots, trans=int(transpose), overwrite_b=1
-            )
-        x = x.T
+            lapack.gbtrs(lent.item, layout.below, layout.above, pivots, x, transpose)
         if layout.order is not None:
             ordered, x = x, np.empty_like(x)
             x[:, layout.order] = ordered
@@ -116,16 +116,20 @@ class Banded(AbstractSymbolicSolver):
         return -x if self.negative else x
 
     def logdet(self, factor: Any) -> tuple[Any, float]:
-        layout, band, pivots = factor
+        layout, lent, pivots = factor
         if self.cholesky:
             odd = self.negative and len(layout) % 2
-            return -1 if odd else 1, 2 * float(np.sum(np.log(band[0].real)))
-        sign, log = of_diagonal_on_host(band[layout.below + layout.above])
-        swaps = np.count_nonzero(pivots != np.arange(len(pivots)))
+            return -1 if odd else 1, 2 * float(np.sum(np.log(lent.item[:, 0].real)))
+        sign, log = of_diagonal_on_host(lent.item[:, layout.below + layout.above])
+        swaps = np.count_nonzero(pivots != np.arange(1, len(pivots) + 1))
         return -sign if swaps % 2 else sign, log
 
     def nbytes(self, factor: Any) -> int:
-        return int(factor.band.nbytes)
+        return int(factor.lent.item.nbytes)
+
+    def analysis_nbytes(self, pattern: SparsityPattern, analysis: Any) -> int:
+        kept = analysis.height * len(analysis) * 8
+        return super().analysis_nbytes(pattern, analysis) + kept
 
     def fallback(self) -> SuperLU:
         return GENERAL
@@ -150,6 +154,7 @@ class _Layout:
         self.order, self.below, self.above = band.order, band.below, band.above
         self.height, self.slots, self.places = height, slots, places
         self.turned, self._size = turned, size
+        self.spare = Spare()  # memory that was used before has no page faults
 
     def __len__(self) -> int:
         return self._size
@@ -175,19 +180,5 @@ def _lower_layout(pattern: SparsityPattern, band: Band) -> _Layout:
 
 class _Factor(NamedTuple):
     layout: _Layout
-    band: np.ndarray
+    lent: Lent  # the band
     pivots: np.ndarray | None
-
-
-class _Lapack(NamedTuple):
-    pbtrf: Any
-    pbtrs: Any
-    gbtrf: Any
-    gbtrs: Any
-
-
-@functools.cache
-def _lapack(char: str) -> _Lapack:
-    """LAPACK's functions for a dtype."""
-    names = _Lapack._fields
-    return _Lapack(*scipy.linalg.get_lapack_funcs(names, dtype=np.dtype(char)))

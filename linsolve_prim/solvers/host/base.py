@@ -103,6 +103,9 @@ class AbstractHostSolver(AbstractLinearSolver[_HostState]):
     #: Whether the library lets other Python threads run while it works. Then the matrices of a batch
     #: are worked on by several threads at once.
     releases_gil: ClassVar[bool] = False
+    #: Whether a factorization that succeeds is stable (backward), so that `fallback` is asked for what is
+    #: refused, and residuals need not be looked at.
+    stable: ClassVar[bool] = False
     #: Whether operators that are not square are taken.
     rectangular: ClassVar[bool] = False
 
