@@ -16,9 +16,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-import scipy.sparse as sp
 from jaxtyping import Array, PyTree
-from scipy.sparse import csgraph
 
 from ._tree import ravel, tree_dtype, tree_sub, unravel
 from ._types import (
@@ -41,6 +39,7 @@ from .errors import PrecisionWarning, StructureError
 from .operators import AbstractLinearOperator, FunctionLinearOperator, MatrixLinearOperator
 from .operators.linearity import split_affine
 from .solvers import AbstractHostSolver
+from .sparse.band import by_breadth, graph_of
 from .sparse.operator import SparseLinearOperator
 from .sparse.pattern import SparsityPattern
 
@@ -142,20 +141,17 @@ def _sparse_pattern(affine: AffineFunction, by_choice: bool) -> tuple[SparsityPa
 
 
 def _front(pattern: SparsityPattern) -> int:
-    """The bandwidth in the order of Cuthill and McKee (1969), doi:10.1145/800195.805928.
+    """The bandwidth in an order by breadth.
 
     Rows and columns with far more entries than others are left out of it, and added.
     """
 
     def make() -> int:
-        entries = np.ones(pattern.nnz, np.int8)
-        graph = sp.csr_matrix((entries, pattern.indices, pattern.indptr), pattern.shape)
         degree = pattern.row_lengths + np.bincount(pattern.indices, minlength=pattern.shape[1])
         few = np.flatnonzero(degree <= _HUB * max(1, degree.mean()))
-        graph = graph[few][:, few].tocoo()
-        order = csgraph.reverse_cuthill_mckee(graph.tocsr(), symmetric_mode=False)
-        place = np.empty(len(order), np.int64)
-        place[order] = np.arange(len(order))
+        graph = graph_of(pattern)[few][:, few]
+        _, place = by_breadth(graph)
+        graph = graph.tocoo()
         widths = np.abs(place[graph.row] - place[graph.col])
         return int(widths.max(initial=0)) + len(degree) - len(few)
 

@@ -34,20 +34,30 @@ def given_band(pattern: SparsityPattern) -> Band:
     return Band(None, pattern.rows, pattern.indices, *pattern.bandwidth())
 
 
-def narrow_band(pattern: SparsityPattern) -> Band:
-    """The narrower of the given order and the reverse Cuthill-McKee order of A + Aᵀ (George & Liu 1981,
-    Computer Solution of Large Sparse Positive Definite Systems). Made once for a pattern.
+def graph_of(pattern: SparsityPattern) -> sp.csr_matrix:
+    """The pattern as SciPy's graph algorithms take it."""
+    ones = np.ones(pattern.nnz, np.int8)
+    return sp.csr_matrix((ones, pattern.indices, pattern.indptr), shape=pattern.shape)
+
+
+def by_breadth(graph: sp.csr_matrix, symmetric: bool = False) -> tuple[np.ndarray, np.ndarray]:
+    """The reverse order of Cuthill & McKee (1969, doi:10.1145/800195.805928) of A + Aᵀ: the unknown at
+    each place, and the place of each unknown.
     """
+    order = sp.csgraph.reverse_cuthill_mckee(graph, symmetric_mode=symmetric)
+    place = np.empty_like(order)
+    place[order] = np.arange(len(order), dtype=order.dtype)
+    return order, place
+
+
+def narrow_band(pattern: SparsityPattern) -> Band:
+    """The narrower of the given order and that by breadth. Made once for a pattern."""
 
     def make() -> Band:
         given = given_band(pattern)
         if given.width <= 1:
             return given
-        ones = np.ones(pattern.nnz, np.int8)
-        graph = sp.csr_matrix((ones, pattern.indices, pattern.indptr), shape=pattern.shape)
-        order = sp.csgraph.reverse_cuthill_mckee(graph, symmetric_mode=pattern.is_symmetric())
-        place = np.empty_like(order)
-        place[order] = np.arange(len(order), dtype=order.dtype)
+        order, place = by_breadth(graph_of(pattern), pattern.is_symmetric())
         rows, columns = place[pattern.rows], place[pattern.indices]
         offsets = columns.astype(np.int64) - rows
         found = Band(order, rows, columns, max(0, int(-offsets.min())), max(0, int(offsets.max())))
