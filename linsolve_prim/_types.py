@@ -93,6 +93,13 @@ def structure_equal(x: PyTree, y: PyTree) -> bool:
     )
 
 
+def same_shapes(x: PyTree, y: PyTree) -> bool:
+    """Whether two pytrees agree in tree and shapes, whatever their dtypes."""
+    x_leaves, x_def = jax.tree.flatten(x)
+    y_leaves, y_def = jax.tree.flatten(y)
+    return x_def == y_def and [*map(jnp.shape, x_leaves)] == [*map(jnp.shape, y_leaves)]
+
+
 def structure_size(structure: Structure) -> int:
     """Number of scalars in a structure."""
     return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(structure))

@@ -228,13 +228,14 @@ def _solve(
             f"{structure_str(operator.out_structure())}; got {structure_str(structure_of(vector))}. "
             + _remedy(vector, operator)
         )
-    fixed = stop_gradient(operator)
-    options = _with_preconditioner(fixed, solver, options)
-    operator, vector, solver = solver.regularise(operator, vector, options)
     itself = adjoint is None and solver.differentiates_itself()
-    if itself or isinstance(adjoint, UnrolledAdjoint):
+    unrolled = itself or isinstance(adjoint, UnrolledAdjoint)
+    fixed = operator if unrolled else stop_gradient(operator)
+    options = solver.made_options(fixed, options)
+    operator, vector, solver = solver.regularise(operator, vector, options)
+    if unrolled:
         return solve_unrolled(operator, vector, solver, options, adjoint, throw=throw, name=name)
-    adjoint = _adjoint(adjoint, options, fixed)
+    adjoint = _adjoint(adjoint, solver, options, fixed)
     if state is sentinel:
         chosen, inner = _started(solver, stop_gradient(operator), options)
         state = inner if chosen is solver else (chosen, inner)
@@ -280,25 +281,15 @@ def _prepared(operator: Any, solver: Any, options: Any) -> tuple[Any, Any]:
     return solver, options
 
 
-def _with_preconditioner(
-    operator: AbstractLinearOperator, solver: AbstractLinearSolver[Any], options: Options
-) -> Options:
-    """The options with the preconditioner that is made for this operator; now, if A is known now."""
-    given = options.get("preconditioner")
-    if not isinstance(given, AbstractPreconditioner):
-        return options
-    if is_concrete((operator, given)):
-        with jax.ensure_compile_time_eval():
-            return {**options, "preconditioner": solver.make_preconditioner(given, operator)}
-    return {**options, "preconditioner": solver.make_preconditioner(given, operator)}
-
-
-def _adjoint(adjoint: Any, options: Options, operator: AbstractLinearOperator) -> Any:
+def _adjoint(
+    adjoint: Any, solver: AbstractLinearSolver[Any], options: Options, operator: Any
+) -> Any:
     adjoint = as_adjoint(adjoint, options)
     own = None if adjoint is None else adjoint.options
-    if own is None or adjoint.solver is None:
+    if own is None:
         return adjoint
-    return dataclasses.replace(adjoint, options=_with_preconditioner(operator, adjoint.solver, own))
+    solver = solver if adjoint.solver is None else adjoint.solver
+    return dataclasses.replace(adjoint, options=solver.made_options(operator, own))
 
 
 def _started(

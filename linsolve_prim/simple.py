@@ -17,7 +17,7 @@ from ._tree import ravel, tree_dtype, unravel
 from ._types import Options, common_dtype, inexact_asarray, is_array, structure_of, structure_str
 from .api import linear_solve
 from .auto import AutoLinearSolver
-from .errors import PrecisionWarning, StructureError
+from .errors import PrecisionWarning, StructureError, WrongTypeError
 from .functions import flattened, function_system
 from .operators import AbstractLinearOperator, FunctionLinearOperator, MatrixLinearOperator
 from .preconditioners.base import AbstractPreconditioner
@@ -143,7 +143,7 @@ def _solve_one(
     if preconditioner is not None:
         takes, gives = operator.out_structure(), operator.in_structure()
         made = as_preconditioner(preconditioner, takes, gives)
-        options["preconditioner"] = as_operator(made, takes)
+        options["preconditioner"] = as_operator(made, takes, "preconditioner")
     return one(operator, rhs, options)
 
 
@@ -152,7 +152,9 @@ def _no_args(args: tuple[Any, ...]) -> None:
         raise ValueError("args: are only taken when `A` is a function; drop them.")
 
 
-def as_operator(A: Any, structure: Any) -> AbstractLinearOperator | AbstractPreconditioner:
+def as_operator(
+    A: Any, structure: Any, argument: str = "A"
+) -> AbstractLinearOperator | AbstractPreconditioner:
     """A matrix, function (of the given input structure) or operator as an operator.
 
     What makes a preconditioner from the operator stays what it is.
@@ -162,11 +164,16 @@ def as_operator(A: Any, structure: Any) -> AbstractLinearOperator | AbstractPrec
     if is_sparse(A):
         return from_any(A)
     if is_matrix(A):
-        return MatrixLinearOperator(as_array(A, "A"))
-    if callable(A):
+        return MatrixLinearOperator(as_array(A, argument))
+    if callable(A) and structure is not None:
         return FunctionLinearOperator(A, structure)
-    raise TypeError(
-        "preconditioner: must be an AbstractLinearOperator, a matrix or a linear function; got "
+    if callable(A):
+        raise WrongTypeError(
+            f"{argument}: must be an operator or a matrix, since nothing else says what a function "
+            "takes; got a function. Pass `FunctionLinearOperator(function, structure)`."
+        )
+    raise WrongTypeError(
+        f"{argument}: must be an AbstractLinearOperator, a matrix or a linear function; got "
         f"{type(A).__name__}."
     )
 
@@ -384,7 +391,7 @@ def _solve_function(
         x0 = ravel(_cast_tree(x0, system.structure, "x0"), system.structure)
     if callable(preconditioner) or isinstance(preconditioner, AbstractLinearOperator):
         out = structure_of(jax.tree.map(inexact_asarray, b))
-        made = as_operator(as_preconditioner(preconditioner, out, out), out)
+        made = as_operator(as_preconditioner(preconditioner, out, out), out, "preconditioner")
         preconditioner = flattened(made) if isinstance(made, AbstractLinearOperator) else made
     value = _solve_one(system.operator, system.rhs, x0, preconditioner, one)
     return unravel(value, system.structure)

@@ -185,6 +185,30 @@ def test_the_gradient_by_a_preconditioner_and_by_a_guess_S1_25():
         del one
 
 
+@pytest.mark.parametrize("where", ["setting", "option"])
+def test_the_unrolled_gradient_by_what_a_preconditioner_is_made_of_S1_25(where):
+    """A learned one follows A, and so does the derivative; Jacobi's is held as it is."""
+    learned = lp.learn.LearnedPreconditioner(jnp.zeros(N), 0.3 * jnp.asarray(FACTOR[:, :2]))
+    mode = lp.UnrolledAdjoint(3)
+
+    def f(d, m):
+        operator = lp.MatrixLinearOperator(SPD + jnp.diag(d), lp.positive_semidefinite_tag)
+        settings = {"preconditioner": m}
+        if where == "setting":
+            return jnp.sum(jnp.sin(lp.solve(operator, B, lp.CG(**settings), adjoint=mode)))
+        return jnp.sum(jnp.sin(lp.solve(operator, B, lp.CG(), adjoint=mode, **settings)))
+
+    at, h = jnp.zeros(N), 1e-6
+    finite = (f(h * B, learned) - f(-h * B, learned)) / (2 * h)
+    np.testing.assert_allclose(jax.grad(f)(at, learned) @ B, finite, rtol=1e-6)
+    held = lp.TaggedLinearOperator(
+        lp.DiagonalLinearOperator(1 / jnp.diag(SPD)), lp.positive_semidefinite_tag
+    )
+    np.testing.assert_allclose(
+        jax.grad(f)(at, lp.preconditioners.Jacobi()), jax.grad(f)(at, held), rtol=1e-10
+    )
+
+
 def test_unrolled_solves_are_on_the_tape_and_raise():
     with lp.SolveTape() as tape:
         jax.grad(lambda b: loss(SPD, b, adjoint=lp.UnrolledAdjoint(4), name="u"))(B)
@@ -238,6 +262,25 @@ def test_one_step_errs_by_a_power_of_what_the_preconditioner_misses(steps):
     exact = jnp.linalg.inv(GENERAL)
     missed = jnp.eye(N) - m @ GENERAL
     close(jacobian, (jnp.eye(N) - jnp.linalg.matrix_power(missed, steps)) @ exact)
+
+
+@pytest.mark.parametrize("given", ["jacobi", lp.preconditioners.Jacobi()], ids=["name", "object"])
+def test_preconditioners_of_derivatives_are_made_from_the_operator(given):
+    """By name or as an object, in every mode that has one; for nonlinear equations too."""
+    f = lambda b, mode: jnp.sum(lp.linear_solve(operator(SPD), b, lp.CG(), adjoint=mode).value)
+    made = jax.grad(f)(B, lp.OneStepAdjoint(given))
+    close(made, 1 / jnp.diag(SPD))
+    exact = jnp.linalg.solve(SPD, jnp.ones(N))
+    close(jax.grad(f)(B, lp.ImplicitAdjoint(preconditioner=given)), exact, 1e-7)
+    stochastic = lp.StochasticAdjoint(jax.random.key(0), 2, preconditioner=given)
+    close(jax.grad(f)(B, stochastic), exact, 1e-7)
+    root = lambda c, mode: lp.root_solve(
+        lambda x: x**3 - c,
+        jnp.ones(3),
+        jacobian=lambda x: lp.MatrixLinearOperator(jnp.diag(3 * x**2)),
+        adjoint=mode,
+    ).value.sum()
+    close(jax.grad(root)(jnp.full(3, 8.0), lp.OneStepAdjoint(given)), jnp.full(3, 1 / 12))
 
 
 def test_one_step_without_a_preconditioner_is_a_descent_direction():
@@ -328,6 +371,13 @@ def test_stochastic_works_for_pytrees_sparse_matrices_and_forward_mode():
 def test_stochastic_settings_are_checked():
     with pytest.raises(ValueError, match="num_samples"):
         lp.StochasticAdjoint(jax.random.key(0), 0)
+    with pytest.raises(ValueError, match=r"from 1 to 2³¹ − 1; got 2\.5\.$"):
+        lp.StochasticAdjoint(jax.random.key(0), 2.5)
+    for mode in (lp.OneStepAdjoint, lambda m: lp.ImplicitAdjoint(preconditioner=m)):
+        with pytest.raises(
+            TypeError, match=r"preconditioner: must be .* got ndarray\. Wrap a matrix"
+        ):
+            mode(np.eye(3))
     with pytest.raises(TypeError, match="key: must be a key"):
         lp.StochasticAdjoint(0, 3)
     with pytest.raises(TypeError, match="of a nonlinear solve"):

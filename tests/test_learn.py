@@ -47,9 +47,7 @@ def directional(f, tree, seed=1, h=1e-6):
 # ---- UnrolledCG -----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    "preconditioner", [None, lp.preconditioners.Jacobi()], ids=["plain", "pcg"]
-)
+@pytest.mark.parametrize("preconditioner", [None, "jacobi"], ids=["plain", "pcg"])
 def test_ones_and_zeros_are_cg_S1_10(preconditioner):
     for steps in (1, 5):
         cg = lp.CG(rtol=0.0, atol=0.0, max_steps=steps, preconditioner=preconditioner)
@@ -132,6 +130,13 @@ def test_learned_solvers_tell_what_went_wrong_and_are_on_the_tape():
         lp.solve(SPD, B, UnrolledCG.of_cg(3))
     with pytest.raises(lp.StructureError, match="two vectors of one length"):
         UnrolledCG(jnp.ones(3), jnp.ones(2))
+    general = LearnedPreconditioner(jnp.zeros(N), FACTOR[:, :2], FACTOR[:, 2:4])
+    for settings in ({}, {"preconditioner": general}):
+        solver = UnrolledCG.of_cg(3, None if settings else general)
+        with pytest.raises(ValueError, match="`UnrolledCG` needs one that is symmetric positive"):
+            lp.solve(OPERATOR, B, solver, **settings)
+    with pytest.raises(lp.StructureError, match="preconditioner: approximates A⁻¹, so it must map"):
+        lp.solve(OPERATOR, B, UnrolledCG.of_cg(3, lp.DiagonalLinearOperator(jnp.ones(3))))
 
 
 # ---- LearnedPreconditioner ------------------------------------------------------------------------
@@ -192,6 +197,12 @@ def test_wrong_shapes_are_refused():
     small = LearnedPreconditioner(jnp.zeros(3), jnp.zeros((3, 1)))
     with pytest.raises(lp.StructureError, match="is for 3 unknowns"):
         lp.solve(OPERATOR, B, lp.GMRES(), preconditioner=small)
+    unreal = LearnedPreconditioner(jnp.zeros(N), 1j * FACTOR[:, :2])
+    with pytest.raises(lp.StructureError, match="U, V: must be real for a real operator"):
+        lp.solve(OPERATOR, B, lp.GMRES(), preconditioner=unreal)
+    negative = lp.MatrixLinearOperator(-SPD, lp.negative_semidefinite_tag)
+    with pytest.raises(ValueError, match="symmetric positive definite"):
+        lp.solve(negative, B, lp.CG(), preconditioner=LearnedPreconditioner(jnp.zeros(N), FACTOR))
 
 
 # ---- losses ---------------------------------------------------------------------------------------
@@ -236,12 +247,38 @@ def test_condition_number_of_large_operators_is_by_products():
     assert np.log(1000) / 2 < estimate <= np.log(1000) * (1 + 1e-12)
 
 
+def test_condition_number_of_other_kinds_S1_26():
+    """Complex, rectangular, by name; and Krylov spaces that end at once are led on from elsewhere."""
+    unreal = FACTOR + 1j * FACTOR[::-1]
+    np.testing.assert_allclose(condition_number_loss(unreal), np.log(np.linalg.cond(unreal)))
+    tall = FACTOR[:, :5]
+    np.testing.assert_allclose(condition_number_loss(tall), np.log(np.linalg.cond(tall)))
+    by_object = condition_number_loss(OPERATOR, lp.preconditioners.Jacobi())
+    assert condition_number_loss(OPERATOR, "jacobi") == by_object
+    spread = lp.DiagonalLinearOperator(jnp.linspace(1.0, 9.0, 700))
+    one = condition_number_loss(spread, lp.preconditioners.Jacobi(), steps=10)
+    np.testing.assert_allclose(one, 0, atol=1e-14)
+    identity = lp.IdentityLinearOperator(spread.in_structure())
+    value, gradient = jax.value_and_grad(lambda s: condition_number_loss(s * identity, steps=5))(
+        2.0
+    )
+    np.testing.assert_allclose([value, gradient], 0, atol=1e-14)
+    with pytest.raises(TypeError, match=r"A: must be an operator or a matrix.*got a function"):
+        condition_number_loss(lambda x: x)
+    with pytest.raises(ValueError, match="steps: must be an integer from 1"):
+        condition_number_loss(spread, steps=0)
+
+
 def test_residual_loss():
     x = jnp.ones(N)
     want = np.sum(np.asarray(B - SPD @ x) ** 2) / np.sum(np.asarray(B) ** 2)
     for A in (SPD, OPERATOR, lambda x: SPD @ x, scipy.sparse.csr_matrix(np.asarray(SPD))):
         np.testing.assert_allclose(residual_loss(A, B, x), want)
     assert float(residual_loss(SPD, 0 * B, x)) > 0
+    tree = {"u": jnp.ones(2), "v": 1.0}
+    assert residual_loss(lambda t: jax.tree.map(lambda a: 3 * a, t), tree, tree) == 4
+    with pytest.raises(lp.StructureError, match=r"b: must have the structure of Ax, float64\[20\]"):
+        residual_loss(SPD, B[:3], x)
 
 
 # ---- graphs and directions ------------------------------------------------------------------------
@@ -267,8 +304,9 @@ def test_graph_is_the_pattern_S1_16(kind):
     if kind != "traced":
         edges = {*zip(np.asarray(web.receivers).tolist(), np.asarray(web.senders).tolist())}
         assert edges == {*zip(*(x.tolist() for x in SPARSE.nonzero()))}
-    with pytest.raises(lp.StructureError, match="must be a square matrix"):
-        lp.graph(np.ones((2, 3)))
+    for wrong in (np.ones((2, 3)), lp.IdentityLinearOperator({"u": x})):
+        with pytest.raises(lp.StructureError, match="must be a square matrix, from vectors"):
+            lp.graph(wrong)
 
 
 def test_the_residual_as_direction_is_steepest_descent_S1_15():
@@ -323,3 +361,7 @@ def test_settings_of_the_direction_solver_are_checked():
         DirectionSolver(lambda *a: a[-1], line_search="none")
     with pytest.raises(ValueError, match="steps"):
         DirectionSolver(lambda *a: a[-1], steps=0)
+    with pytest.raises(lp.StructureError, match="direction_fn: must return a direction like x"):
+        lp.solve(SPD, B, DirectionSolver(lambda A, x, r, b: r[:2], steps=1))
+    with pytest.raises(ValueError, match="width: must be an integer from 1"):
+        MessagePassing(jax.random.key(0), width=0)

@@ -123,11 +123,12 @@ class OneStepAdjoint(eqx.Module):
     direction of descent at best. (Bolte, Pauwels and Vaiter, 2023, arXiv:2305.13768; known as
     Jacobian-free backpropagation where M = I, Fung et al., 2022, arXiv:2103.12803.)
 
-    - `preconditioner`: M; `None` takes the solve's own, if it was given as an option, else ωI.
+    - `preconditioner`: M, an operator, or one of `preconditioners` (an object or its name), which makes
+      it from A. `None` takes the solve's own, if that was given as an option, else ωI.
     - `num_steps`: k > 1 differentiates k such steps, with an error of ‖I − MA‖ᵏ.
     - `omega`: a factor of M; see `RichardsonSteps`.
 
-    **Raises** `TypeError` for a preconditioner that is no operator.
+    **Raises** `TypeError` for a preconditioner that is none.
 
         >>> import jax, jax.numpy as jnp, linsolve_prim as lp
         >>> A = lp.MatrixLinearOperator(jnp.diag(jnp.array([2.0, 4.0])))
@@ -136,16 +137,14 @@ class OneStepAdjoint(eqx.Module):
         [0.5  0.25]
     """
 
-    preconditioner: AbstractLinearOperator | None = None
+    preconditioner: Any = None
     num_steps: int = dataclasses.field(default=1, kw_only=True)
     omega: float | Array | None = dataclasses.field(default=None, kw_only=True)
 
     def __check_init__(self) -> None:
-        self._solver()
-
-    def _solver(self) -> RichardsonSteps:
-        return RichardsonSteps(self.preconditioner, self.num_steps, self.omega)
+        self.implicit()
 
     def implicit(self) -> ImplicitAdjoint:
         """The same for the primitive's rules: an implicit adjoint that solves by a few steps."""
-        return ImplicitAdjoint(solver=self._solver())
+        steps = RichardsonSteps(None, self.num_steps, self.omega)
+        return ImplicitAdjoint(steps, self.preconditioner)

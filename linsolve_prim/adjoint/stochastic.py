@@ -12,10 +12,9 @@ from jaxtyping import Array, PyTree
 
 from .._tree import tree_real_dtype, tree_size
 from .._types import is_array
-from ..operators import AbstractLinearOperator
 from ..solvers.base import AbstractLinearSolver
 from ..solvers.krylov.stopping import check_count
-from .implicit import ImplicitAdjoint
+from .implicit import ImplicitAdjoint, check_preconditioner
 
 
 class StochasticAdjoint(eqx.Module):
@@ -48,10 +47,11 @@ class StochasticAdjoint(eqx.Module):
     key: Array
     num_samples: int
     solver: AbstractLinearSolver[Any] | None = dataclasses.field(default=None, kw_only=True)
-    preconditioner: AbstractLinearOperator | None = dataclasses.field(default=None, kw_only=True)
+    preconditioner: Any = dataclasses.field(default=None, kw_only=True)
 
     def __check_init__(self) -> None:
-        check_count("num_samples", self.num_samples, "nothing: it has to be given")
+        check_preconditioner(self.preconditioner)
+        check_count("num_samples", self.num_samples)
         if not is_array(self.key):
             raise TypeError(
                 f"key: must be a key of `jax.random`, as `jax.random.key(0)`; got {self.key!r}."

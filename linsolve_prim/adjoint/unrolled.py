@@ -27,7 +27,9 @@ class UnrolledAdjoint(eqx.Module):
     The value is what those iterations give, from the initial guess: that of the solver with
     `rtol=atol=0` and `max_steps=num_steps` (restarts included). So value and derivative belong
     together, also with respect to what the limit does not depend on: a preconditioner, the initial
-    guess, learned coefficients. Forward and reverse, to any order.
+    guess, learned coefficients. Forward and reverse, to any order. What is made from A by a setting,
+    such as `preconditioner="ilu"`, is held: its derivative by A is left out. (A `LearnedPreconditioner`,
+    and one that is given as an operator, are differentiated.)
 
     - `num_steps`: how many iterations. As it grows, the derivative tends to the implicit one.
     - `warmup`: so many iterations come before, and are not differentiated (truncation).
@@ -50,7 +52,7 @@ class UnrolledAdjoint(eqx.Module):
     checkpoint: bool = dataclasses.field(default=False, kw_only=True)
 
     def __check_init__(self) -> None:
-        check_count("num_steps", self.num_steps, "nothing: it has to be given")
+        check_count("num_steps", self.num_steps)
         if self.warmup != 0:
             check_count("warmup", self.warmup, "0")
 

@@ -11,7 +11,8 @@ from jax.tree_util import Partial
 from jaxtyping import Array, PyTree
 
 from .._tree import tree_axpy, tree_dot, tree_sub, tree_where
-from .._types import Options
+from .._types import Options, same_shapes, structure_of, structure_str
+from ..errors import StructureError
 from ..operators import AbstractLinearOperator
 from ..results import RESULTS
 from ..solvers.base import AbstractLinearSolver
@@ -106,6 +107,11 @@ class DirectionSolver(AbstractLinearSolver[Any]):
         """d, or zero where r is: there is nothing left to do."""
         given = () if self.params is None else (self.params,)
         d = self.direction_fn(*given, operator, x, r, vector)
+        if not same_shapes(d, x):
+            raise StructureError(
+                "direction_fn: must return a direction like x, of structure "
+                f"{structure_str(operator.in_structure())}; got {structure_str(structure_of(d))}."
+            )
         return tree_where(tree_dot(r, r).real > 0, d, tree_zeros_like(d))
 
     def transpose(self, state: Any, options: Options) -> tuple[Any, Options]:

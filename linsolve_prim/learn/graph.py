@@ -11,10 +11,12 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
+from .._types import structure_equal, structure_str
 from ..errors import StructureError
 from ..operators import AbstractLinearOperator, TaggedLinearOperator
 from ..operators.structures import is_vector
 from ..simple import as_operator
+from ..solvers.krylov.stopping import check_count
 from ..sparse.operator import SparseLinearOperator
 
 
@@ -63,11 +65,11 @@ def graph(A: Any) -> Graph:
     operator = as_operator(A, None)
     while isinstance(operator, TaggedLinearOperator):
         operator = operator.operator
-    square = operator.in_size() == operator.out_size()
-    if not (square and is_vector(operator.in_structure())):
+    takes, gives = operator.in_structure(), operator.out_structure()
+    if not (is_vector(takes) and structure_equal(takes, gives)):
         raise StructureError(
-            f"A: must be a square matrix to be a graph; got one of {operator.out_size()} rows and "
-            f"{operator.in_size()} columns."
+            "A: must be a square matrix, from vectors (n,) to such, to be a graph; got one from "
+            f"{structure_str(takes)} to {structure_str(gives)}."
         )
     if isinstance(operator, SparseLinearOperator):
         rows, columns = operator.pattern.rows, operator.pattern.indices
@@ -108,6 +110,9 @@ class MessagePassing(eqx.Module):
     decode: Array
 
     def __init__(self, key: Array, *, width: int = 16, layers: int = 3):
+        """`key` is one of `jax.random`. **Raises** `ValueError` if the others are not positive."""
+        check_count("width", width, "16")
+        check_count("layers", layers, "3")
         keys = jax.random.split(key, 1 + 5 * layers)
         draw = lambda key, *shape: jax.random.normal(key, shape) / np.sqrt(shape[0])
         self.encode = draw(keys[0], 3, width)

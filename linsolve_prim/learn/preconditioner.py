@@ -12,7 +12,7 @@ from jaxtyping import Array
 from .._tree import tree_dtype
 from .._types import inexact_asarray
 from ..errors import StructureError
-from ..operators import AbstractLinearOperator, diagonal
+from ..operators import AbstractLinearOperator, diagonal, is_negative_semidefinite
 from ..preconditioners.base import AbstractPreconditioner
 from ..preconditioners.low_rank import LowRankPlusDiagonal
 
@@ -91,10 +91,14 @@ class LearnedPreconditioner(AbstractPreconditioner):
         d = jnp.exp(self.log_d).astype(dtype)
         if self.follows_diagonal:
             d = diagonal(operator) * d
+        if any(map(jnp.iscomplexobj, (self.U, self.V))) and not jnp.iscomplexobj(d):
+            raise StructureError(
+                "U, V: must be real for a real operator; got complex ones for an operator of "
+                f"{dtype}."
+            )
         if self.V is not None:
             return LowRankPlusDiagonal(d, self.U.astype(d.dtype), self.V.astype(d.dtype))
         return LowRankPlusDiagonal.spd(d.real, self.U.astype(d.dtype))
 
     def keeps_definite(self, operator: AbstractLinearOperator) -> bool:
-        del operator
-        return self.V is None
+        return self.V is None and not (self.follows_diagonal and is_negative_semidefinite(operator))

@@ -133,7 +133,9 @@ def equality_qp(
         [0. 2.]
     """
     q, b = (jax.tree.map(inexact_asarray, v) for v in (q, b))
-    operator = SaddlePointOperator(as_operator(P, structure_of(q)), as_operator(A, structure_of(q)))
+    operator = SaddlePointOperator(
+        as_operator(P, structure_of(q), "P"), as_operator(A, structure_of(q))
+    )
     for what, given, wanted in (("q", q, operator.P), ("b", b, operator.A)):
         if not structure_equal(given, wanted.out_structure()):
             raise StructureError(

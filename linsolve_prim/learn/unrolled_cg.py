@@ -14,9 +14,15 @@ from .._types import Options, inexact_asarray
 from ..errors import StructureError
 from ..operators import AbstractLinearOperator, linearise
 from ..preconditioners.base import AbstractPreconditioner
+from ..preconditioners.names import by_name
 from ..results import RESULTS
 from ..solvers.base import AbstractLinearSolver
-from ..solvers.krylov.base import check_definite
+from ..solvers.krylov.base import (
+    KrylovState,
+    check_definite,
+    check_keeps_definite,
+    read_preconditioner,
+)
 from .ending import begun, ended, ratio
 
 
@@ -29,8 +35,8 @@ class UnrolledCG(AbstractLinearSolver[Any]):
       α = αₖ·⟨r, p⟩/⟨p, Ap⟩ and β = βₖ − ⟨Mr, Ap⟩/⟨p, Ap⟩, so that ones and zeros are CG(k), and
       0 < αₖ < 2 lets the energy norm of the error fall, whatever βₖ. Otherwise they are α and β
       themselves, and no inner product is computed: a fixed polynomial of MA, for one kind of problem.
-    - `preconditioner`: an operator that approximates A⁻¹, or a preconditioner such as
-      `LearnedPreconditioner`, which is then learned as well.
+    - `preconditioner`: an operator that approximates A⁻¹, or one of `preconditioners` (an object or its
+      name), such as `LearnedPreconditioner`, which is then learned as well. Definite, as CG's.
 
     In `solve` and `linear_solve` its derivatives, also by its own coefficients, are those of the steps.
     The residual is reported, and not judged. For operators tagged definite.
@@ -62,7 +68,7 @@ class UnrolledCG(AbstractLinearSolver[Any]):
                 "alphas, betas: must be two vectors of one length, the number of steps; got shapes "
                 f"{self.alphas.shape} and {self.betas.shape}."
             )
-        self.preconditioner, self.relative = preconditioner, relative
+        self.preconditioner, self.relative = by_name(preconditioner), relative
 
     @classmethod
     def of_cg(cls, steps: int, preconditioner: Any = None) -> UnrolledCG:
@@ -74,11 +80,16 @@ class UnrolledCG(AbstractLinearSolver[Any]):
 
     def init(self, operator: AbstractLinearOperator, options: Options) -> Any:
         check_definite(operator, "UnrolledCG")
-        m = options.get("preconditioner")
-        m = self.preconditioner if m is None else m
+        m = self.preconditioner
         if isinstance(m, AbstractPreconditioner):
-            m = m.init(operator)
-        return linearise(operator), m
+            m = self.make_preconditioner(m, operator)
+        operator, m = linearise(operator), None if m is None else linearise(m)
+        return operator, read_preconditioner(KrylovState(operator, m, None), options)
+
+    def check_preconditioner(
+        self, preconditioner: AbstractPreconditioner, operator: AbstractLinearOperator
+    ) -> None:
+        check_keeps_definite(preconditioner, operator, "UnrolledCG")
 
     def compute(
         self, state: Any, vector: PyTree[Array], options: Options

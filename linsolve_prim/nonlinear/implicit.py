@@ -114,7 +114,7 @@ def _linear(
     options: dict[str, Any] = {}
     if adjoint is not None:
         solver = solver if adjoint.solver is None else adjoint.solver
-        options = adjoint.options or {}
+        options = solver.made_options(stop_gradient(operator), adjoint.options or {})
         adjoint = ImplicitAdjoint(x0=adjoint.x0)
     operator, rhs, solver = solver.regularise(operator, rhs, options)
     chosen, state = solver.start(stop_gradient(operator), options)

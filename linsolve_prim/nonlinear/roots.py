@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, PyTree
 
 from .._tree import tree_sub
-from .._types import inexact_asarray, structure_equal, structure_of, structure_str
+from .._types import inexact_asarray, same_shapes, structure_equal, structure_of, structure_str
 from ..errors import StructureError
 from ..primitive import failures
 from ..results import Solution
@@ -112,11 +112,7 @@ def solve_nonlinear(
 
     def difference(x: PyTree[Array]) -> PyTree[Array]:
         out = jax.tree.map(inexact_asarray, f(x, *args))
-        like = lambda tree: (
-            jax.tree.structure(tree),
-            [jnp.shape(a) for a in jax.tree.leaves(tree)],
-        )
-        if like(out) != like(y):
+        if not same_shapes(out, y):
             raise StructureError(
                 f"y: must have the structure of f(x), {structure_str(structure_of(out))}; got "
                 f"{structure_str(structure_of(y))}."

@@ -6,13 +6,16 @@ import abc
 from typing import Any, Generic, TypeVar
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, PyTree
 
+from .._static import is_concrete
 from .._types import Options
 from ..operators import AbstractLinearOperator
 from ..preconditioners.auto import Auto
 from ..preconditioners.base import AbstractPreconditioner
+from ..preconditioners.names import by_name
 from ..results import RESULTS
 
 State = TypeVar("State")
@@ -159,6 +162,17 @@ class AbstractLinearSolver(eqx.Module, Generic[State]):
             return None
         self.check_preconditioner(chosen, operator)
         return chosen.init(operator)
+
+    def made_options(self, operator: AbstractLinearOperator, options: Options) -> Options:
+        """The options with the preconditioner made for this operator; now, if A is known now."""
+        given = options.get("preconditioner")
+        given = by_name(given) if isinstance(given, str) else given
+        if not isinstance(given, AbstractPreconditioner):
+            return options
+        if is_concrete((operator, given)):
+            with jax.ensure_compile_time_eval():
+                return {**options, "preconditioner": self.make_preconditioner(given, operator)}
+        return {**options, "preconditioner": self.make_preconditioner(given, operator)}
 
     def differentiates_itself(self) -> bool:
         """Whether derivatives are those of `compute` as ordinary code, and also by the solver's arrays.

@@ -178,14 +178,8 @@ class AbstractKrylovSolver(AbstractLinearSolver[KrylovState]):
     def check_preconditioner(
         self, preconditioner: AbstractPreconditioner, operator: AbstractLinearOperator
     ) -> None:
-        if self.in_the_middle and not preconditioner.keeps_definite(operator):
-            name = type(self).__name__
-            raise ValueError(
-                f"preconditioner: `{name}` needs one that is symmetric positive definite, which what "
-                f"`{preconditioner!r}` makes of this operator is not. Use `GMRES` or `BiCGStab` with it, "
-                "or another preconditioner (`AMG`, `IC`, … of a definite operator, tagged "
-                "`positive_semidefinite_tag`; `Jacobi(absolute=True)` of any)."
-            )
+        if self.in_the_middle:
+            check_keeps_definite(preconditioner, operator, type(self).__name__)
 
     def compute(
         self, state: KrylovState, vector: PyTree[Array], options: Options
@@ -343,6 +337,19 @@ def read_guess(operator: AbstractLinearOperator, options: Options) -> PyTree[Arr
             f"{structure_str(structure)}; got {structure_str(guess)}. Reshape or cast it."
         )
     return guess
+
+
+def check_keeps_definite(
+    preconditioner: AbstractPreconditioner, operator: AbstractLinearOperator, name: str
+) -> None:
+    """Refuse, by a `ValueError`, what a method for definite preconditioners cannot use."""
+    if not preconditioner.keeps_definite(operator):
+        raise ValueError(
+            f"preconditioner: `{name}` needs one that is symmetric positive definite, which what "
+            f"`{preconditioner!r}` makes of this operator is not. Use `GMRES` or `BiCGStab` with it, "
+            "or another preconditioner (`AMG`, `IC`, … of a definite operator, tagged "
+            "`positive_semidefinite_tag`; `Jacobi(absolute=True)` of any)."
+        )
 
 
 def read_preconditioner(state: KrylovState, options: Options) -> AbstractLinearOperator | None:

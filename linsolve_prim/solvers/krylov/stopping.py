@@ -83,16 +83,16 @@ def check_tolerance(name: str, value: Any, optional: bool = False) -> None:
     )
 
 
-def check_count(name: str, value: Any, default: str, optional: bool = False) -> None:
-    """Refuse everything but integers from 1 up."""
+def check_count(name: str, value: Any, default: str | None = None, optional: bool = False) -> None:
+    """Refuse everything but integers from 1 up. Without a `default` it cannot be left out."""
     if value is None and optional:
         return
     whole = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
     if not whole or not 1 <= value <= _INT32_MAX:
         none = " or None" if optional else ""
+        remedy = "" if default is None else f" Leave it out for {default}."
         raise ValueError(
-            f"{name}: must be an integer from 1 to 2³¹ − 1{none}; got {value!r}. Leave it out for "
-            f"{default}."
+            f"{name}: must be an integer from 1 to 2³¹ − 1{none}; got {value!r}.{remedy}"
         )
 
 
