@@ -5,6 +5,7 @@ import hashlib
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import PyTree
 
@@ -111,7 +112,9 @@ def stop_gradient(tree: PyTree) -> PyTree:
     """
     arrays, skeleton = split(tree)
     traced = lambda x: isinstance(x, jax.core.Tracer)
-    return skeleton.fill([jax.lax.stop_gradient(x) if traced(x) else x for x in arrays])
+    # what `jax.grad` was given a Python number for would come back as one, which has no `conj`
+    held = lambda x: jnp.asarray(jax.lax.stop_gradient(x))
+    return skeleton.fill([held(x) if traced(x) else x for x in arrays])
 
 
 class FrozenArray:
