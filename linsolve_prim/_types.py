@@ -10,6 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, PyTree
 
+from .errors import WrongTypeError
+
 Structure = PyTree[jax.ShapeDtypeStruct]
 Options = dict[str, Any]
 Norm = Callable[[PyTree[Array]], Array]
@@ -91,6 +93,15 @@ def structure_equal(x: PyTree, y: PyTree) -> bool:
         jnp.shape(a) == jnp.shape(b) and jnp.result_type(a) == jnp.result_type(b)
         for a, b in zip(x_leaves, y_leaves)
     )
+
+
+def check_args(args: Any) -> None:
+    """Refuse further arguments of a function that are not in a tuple: an array would be taken apart."""
+    if not isinstance(args, (tuple, list)):
+        raise WrongTypeError(
+            "args: must be a tuple of the further arguments of the function; got "
+            f"{type(args).__name__}. Write one alone as `args=(value,)`."
+        )
 
 
 def same_shapes(x: PyTree, y: PyTree) -> bool:

@@ -21,6 +21,7 @@ from jaxtyping import Array, PyTree
 from ._tree import ravel, tree_dtype, tree_sub, unravel
 from ._types import (
     Structure,
+    check_args,
     common_dtype,
     inexact_asarray,
     structure_equal,
@@ -87,6 +88,7 @@ def function_system(
 
     `solver` is the one that will be used, or None if a matrix is of no use to it.
     """
+    check_args(args)
     affine, rhs = _traced(f, b, x0, args)
     if isinstance(f, LinearFunction):
         return _flat(*matrix_of(affine), affine, rhs, "it is a `linear_function`")

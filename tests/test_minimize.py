@@ -285,6 +285,11 @@ def test_bad_input_is_told_with_the_remedy():
         lp.minimize(rosenbrock, START, bounds=[(0, 1), (0, 1)])
     with pytest.raises(lp.StructureError, match="has shape \\(2,\\), and its upper bound \\(3,\\)"):
         lp.minimize(rosenbrock, START, bounds=(None, jnp.ones(3, DTYPE)))
+    for method in ("GD", "L-BFGS-B"):
+        with pytest.raises(lp.StructureError, match="bounds: the lower ones must not be above"):
+            lp.minimize(rosenbrock, START, method, bounds=(2.0, 1.0))
+    with pytest.raises(TypeError, match="args: must be a tuple"):
+        lp.minimize(quadratic, START, args=2.0)
     with pytest.raises(TypeError, match="needs derivatives by JAX"):
         lp.minimize(rosenbrock, START, "GD", autodiff=False)
     with pytest.raises(ValueError, match="atol"):

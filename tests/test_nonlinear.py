@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import scipy.optimize
+import scipy.sparse
 from conftest import X64
 from jax.test_util import check_grads
 
@@ -372,6 +373,15 @@ def test_bad_input_is_told_with_the_remedy():
         lp.root_solve(
             lambda x: x, x0, jacobian=lambda x: lp.MatrixLinearOperator(jnp.eye(3, dtype=DTYPE))
         )
+    with pytest.raises(TypeError, match=r"jacobian: must return an Abs.*got csr_matrix"):
+        lp.root_solve(lambda x: x, x0, jacobian=lambda x: scipy.sparse.eye(2, format="csr"))
+    for call in (
+        lp.root_solve,
+        lp.fixed_point,
+        lambda *a, **k: lp.solve_nonlinear(a[0], x0, a[1], **k),
+    ):
+        with pytest.raises(TypeError, match=r"args: must be a tuple.*got .*Write one alone as"):
+            call(lambda x, a: a * x, x0, args=x0)
     with pytest.raises(ValueError, match="forcing: must be 'auto'"):
         Newton(forcing=2.0)
     with pytest.raises(ValueError, match="refresh: must be an integer"):

@@ -152,6 +152,13 @@ def test_grids_and_pytrees():
     jax.tree.map(lambda y, z: np.testing.assert_allclose(y, z, atol=TOL), f(x), b)
 
 
+def test_further_arguments_come_in_a_tuple():
+    with pytest.raises(
+        TypeError, match=r"args: must be a tuple.*Write one alone as `args=\(value,\)`"
+    ):
+        lp.solve(lambda x, a: a * x, jnp.ones(2), args=jnp.ones(2))
+
+
 def test_nonlinear_functions_are_refused():
     """S0-21: also on the way to a sparse matrix."""
     with pytest.raises(NonlinearFunctionError, match="integer_pow"):

@@ -67,13 +67,18 @@ def _closed_jacobian(jacobian: Any, structure: Any, out: Any) -> Any:
             "jacobian: must be a function from x to an AbstractLinearOperator, or None; got "
             f"{type(jacobian).__name__}."
         )
-    closed = close(jacobian, structure)
+
+    def checked(x: PyTree[Array]) -> AbstractLinearOperator:
+        operator = jacobian(x)
+        if not isinstance(operator, AbstractLinearOperator):
+            raise WrongTypeError(
+                "jacobian: must return an AbstractLinearOperator, such as "
+                f"`MatrixLinearOperator(matrix)`; got {type(operator).__name__}."
+            )
+        return operator
+
+    closed = close(checked, structure)
     operator = jax.eval_shape(lambda x: closed(x), structure)
-    if not isinstance(operator, AbstractLinearOperator):
-        raise WrongTypeError(
-            "jacobian: must return an AbstractLinearOperator, such as "
-            f"`MatrixLinearOperator(matrix)`; got {type(operator).__name__}."
-        )
     sizes = operator.out_size(), operator.in_size()
     if sizes != (structure_size(out), structure_size(structure)):
         raise StructureError(

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import PyTree
 
-from .._types import is_array
+from .._types import check_args, is_array
 from .._varying import varying_axes
 from ..auto import AutoLinearSolver
 from ..errors import WrongTypeError
@@ -86,6 +86,7 @@ def minimize(
          [0. 0.]]
     """
     check_function(f, "f")
+    check_args(args)
     check_tolerance("rtol", rtol)
     check_tolerance("atol", atol, optional=True)
     check_count("max_steps", max_steps, "the method's own limit", optional=True)

@@ -9,7 +9,14 @@ import jax
 from jaxtyping import Array, PyTree
 
 from .._tree import tree_sub
-from .._types import inexact_asarray, same_shapes, structure_equal, structure_of, structure_str
+from .._types import (
+    check_args,
+    inexact_asarray,
+    same_shapes,
+    structure_equal,
+    structure_of,
+    structure_str,
+)
 from ..errors import StructureError
 from ..primitive import failures
 from ..results import Solution
@@ -67,6 +74,7 @@ def root_solve(
          [0.   0.25]]
     """
     check_function(f, "f")
+    check_args(args)
     x0 = as_unknown(x0)
     of_x = None if jacobian is None else lambda x: jacobian(x, *args)
     equation = make_equation(lambda x: f(x, *args), x0, of_x, tags)
@@ -107,6 +115,7 @@ def solve_nonlinear(
         [1. 2.]
     """
     check_function(f, "f")
+    check_args(args)
     y = jax.tree.map(inexact_asarray, y)
 
     def difference(x: PyTree[Array]) -> PyTree[Array]:
@@ -157,6 +166,7 @@ def fixed_point(
          [0.   0.25]]
     """
     check_function(g, "g")
+    check_args(args)
     x0 = as_unknown(x0)
     of_x = lambda x: jax.tree.map(inexact_asarray, g(x, *args))
     out = structure_of(jax.eval_shape(of_x, structure_of(x0)))

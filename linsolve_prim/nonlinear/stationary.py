@@ -8,9 +8,11 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, PyTree
 
 from .._norms import max_norm
+from .._static import is_concrete
 from .._tree import tree_sub
 from .._types import inexact_asarray, structure_of, structure_str
 from ..errors import StructureError
@@ -88,7 +90,12 @@ def as_bounds(bounds: Any, x0: PyTree[Array]) -> Bounds | None:
             f"{bounds!r}."
         )
     lower, upper = bounds
-    return _bound(lower, x0, -jnp.inf, "lower"), _bound(upper, x0, jnp.inf, "upper")
+    made = _bound(lower, x0, -jnp.inf, "lower"), _bound(upper, x0, jnp.inf, "upper")
+    if is_concrete(made) and any(np.any(a > b) for a, b in zip(*map(jax.tree.leaves, made))):
+        raise StructureError(
+            f"bounds: the lower ones must not be above the upper ones; got {bounds!r}."
+        )
+    return made
 
 
 def _bound(bound: Any, x0: PyTree[Array], none: float, which: str) -> PyTree[Array]:
