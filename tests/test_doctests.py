@@ -5,8 +5,8 @@ import pathlib
 import subprocess
 import sys
 
-import jax
 import pytest
+from compiler_flags import QUICK_XLA_FLAGS
 from doctest_runner import examples
 from public_names import ROOT, documented
 
@@ -50,11 +50,11 @@ def _can_run(name: str) -> bool:
 
 
 def run(names: list[str]) -> None:
-    # what optimises, and (in older JAX) the slower of two ways to make code, are left out
-    old = jax.__version_info__ < (0, 11)
-    flags = "--xla_backend_optimization_level=0"
-    flags += " --xla_cpu_use_fusion_emitters=false" if old else ""
-    settings = {"XLA_FLAGS": flags, "JAX_NUMPY_DTYPE_PROMOTION": "standard", "MPLBACKEND": "Agg"}
+    settings = {
+        "XLA_FLAGS": QUICK_XLA_FLAGS,
+        "JAX_NUMPY_DTYPE_PROMOTION": "standard",
+        "MPLBACKEND": "Agg",
+    }
     here = pathlib.Path(__file__).parent
     command = [sys.executable, "-W", "error", str(here / "doctest_runner.py")]
     command += [str(PACKAGE / name) for name in names]

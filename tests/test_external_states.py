@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import scipy.sparse as sp
 import scipy.sparse.linalg as spla
+from compiler_flags import on_devices
 from host_table import BY_ID, COMPLEX, DTYPE, X64, close, draw, make_matrix, operator_of
 
 import linsolve_prim as lp
@@ -27,10 +28,9 @@ PATH = os.pathsep.join(p for p in sys.path if p)
 
 def python(code, *args, devices=1, given=None):
     """A new process; `given` are bytes for its standard input."""
-    flags = f"--xla_force_host_platform_device_count={devices}"
-    env = {**os.environ, "PYTHONPATH": PATH, "XLA_FLAGS": flags}
+    env = {**os.environ, "PYTHONPATH": PATH, "XLA_FLAGS": on_devices(devices)}
     run = [sys.executable, "-c", code, *args]
-    done = subprocess.run(run, env=env, input=given, capture_output=True, timeout=300, check=False)
+    done = subprocess.run(run, env=env, input=given, capture_output=True, check=False)
     assert done.returncode == 0, done.stderr.decode()[-4000:]
     return done.stdout
 

@@ -62,6 +62,6 @@ def test_one_core_does_not_hang():
         print("done")
     """
     out = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, timeout=240
+        [sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True
     )
     assert out.stdout.strip() == "done", out.stderr

@@ -13,6 +13,7 @@ import threading
 import traceback
 
 import pytest
+from compiler_flags import on_devices
 
 STATS = {"factorizations", "analyses", "hits", "callbacks", "evicted", "bytes", "live"}
 
@@ -316,10 +317,10 @@ def _on_two_devices():
 
 
 def test_shard_map_S1_07():
-    env = {**os.environ, "XLA_FLAGS": "--xla_force_host_platform_device_count=2"}
+    env = {**os.environ, "XLA_FLAGS": on_devices(2)}
     env["PYTHONPATH"] = os.pathsep.join(p for p in sys.path if p)
     run = [sys.executable, __file__]
-    done = subprocess.run(run, env=env, capture_output=True, text=True, timeout=300, check=False)
+    done = subprocess.run(run, env=env, capture_output=True, text=True, check=False)
     lines = [line for line in done.stdout.splitlines() if line.startswith("{")]
     assert lines, done.stderr[-4000:]
     assert json.loads(lines[-1])["error"] is None, json.loads(lines[-1])["error"]

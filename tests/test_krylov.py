@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import scipy.sparse.linalg as spla
+from compiler_flags import on_devices
 
 from linsolve_prim._norms import max_norm
 from linsolve_prim._static import split
@@ -316,7 +317,7 @@ print("ok")
 def test_shard_map():
     """The loops run inside `jax.shard_map` with its type checks on, on two devices."""
     env = os.environ | {
-        "XLA_FLAGS": "--xla_force_host_platform_device_count=2",
+        "XLA_FLAGS": on_devices(2),
         "JAX_PLATFORMS": "cpu",
         "JAX_NUMPY_DTYPE_PROMOTION": "strict",
     }

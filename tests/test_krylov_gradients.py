@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from compiler_flags import on_devices
 from krylov_problems import BY_NAME, METHODS, each, system, tags
 from krylov_tools import COMPLEX, REAL, X64, normal, quick_jit, run, succeeded
 
@@ -201,7 +202,7 @@ def test_shard_map(names):
     """The loops run inside `jax.shard_map` with its type checks on, on two devices."""
     tests = os.path.dirname(os.path.abspath(__file__))
     env = os.environ | {
-        "XLA_FLAGS": "--xla_force_host_platform_device_count=2",
+        "XLA_FLAGS": on_devices(2),
         "JAX_PLATFORMS": "cpu",
         "JAX_NUMPY_DTYPE_PROMOTION": "strict",
     }

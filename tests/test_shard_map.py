@@ -11,6 +11,7 @@ import sys
 import traceback
 
 import pytest
+from compiler_flags import on_devices
 
 CHECKS = {}
 
@@ -215,10 +216,10 @@ NAMES = tuple(CHECKS)
 @pytest.fixture(scope="module")
 def outcomes():
     """What each check printed: None if it passed, else its traceback."""
-    env = {**os.environ, "XLA_FLAGS": "--xla_force_host_platform_device_count=2"}
+    env = {**os.environ, "XLA_FLAGS": on_devices(2)}
     env["PYTHONPATH"] = os.pathsep.join(p for p in sys.path if p)
     run = [sys.executable, __file__]
-    done = subprocess.run(run, env=env, capture_output=True, text=True, timeout=500, check=False)
+    done = subprocess.run(run, env=env, capture_output=True, text=True, check=False)
     lines = [line for line in done.stdout.splitlines() if line.startswith("{")]
     assert done.returncode == 0, done.stderr[-4000:]
     return {k: v for line in lines for k, v in json.loads(line).items()}

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import scipy.sparse as sp
+from compiler_flags import on_devices
 from jax.experimental import sparse as jsparse
 from jax.test_util import check_grads
 
@@ -382,10 +383,10 @@ def test_bad_input():
 
 def test_shard_map_gradient():
     """S3-04, S1-07: replicated operands get the sum of their cotangents."""
-    env = {**os.environ, "XLA_FLAGS": "--xla_force_host_platform_device_count=2"}
+    env = {**os.environ, "XLA_FLAGS": on_devices(2)}
     env["PYTHONPATH"] = os.pathsep.join(p for p in sys.path if p)
     run = [sys.executable, __file__]
-    done = subprocess.run(run, env=env, capture_output=True, text=True, timeout=300, check=False)
+    done = subprocess.run(run, env=env, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-4000:]
 
 

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import scipy.sparse as sp
+from compiler_flags import on_devices
 from conftest import X64
 from host_table import COMPLEX, DTYPE, LOWER, make_matrix, operator_of
 from jax.test_util import check_grads
@@ -339,10 +340,10 @@ def test_dense_matrix_with_the_triangle_as_a_setting(lower):
 
 def test_shard_map_gradient_S1_07():
     """Replicated operands get the sum of their cotangents."""
-    env = {**os.environ, "XLA_FLAGS": "--xla_force_host_platform_device_count=2"}
+    env = {**os.environ, "XLA_FLAGS": on_devices(2)}
     env["PYTHONPATH"] = os.pathsep.join(p for p in sys.path if p)
     run = [sys.executable, __file__]
-    done = subprocess.run(run, env=env, capture_output=True, text=True, timeout=300, check=False)
+    done = subprocess.run(run, env=env, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-4000:]
 
 
