@@ -5,6 +5,7 @@ import subprocess
 import sys
 import tomllib
 
+import jax
 import pytest
 
 import linsolve_prim as lp
@@ -64,6 +65,22 @@ def test_dependencies_are_those_of_the_card():
     names = {d.split(">")[0].split("=")[0] for d in project["dependencies"]}
     assert names == {"jax", "jaxlib", "equinox", "jaxtyping", "numpy", "scipy"}
     assert project["requires-python"] == ">=3.11"
+
+
+def test_the_oldest_and_the_newest_jax_are_tested_B_15():
+    """B-15: the oldest Python has the oldest JAX (which asks for it), and the newest the newest.
+
+    What is deprecated in either is an error in each test.
+    """
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    assert settings["tool"]["pytest"]["ini_options"]["filterwarnings"] == ["error"]
+    (oldest,) = [d for d in settings["project"]["dependencies"] if d.startswith("jax>=")]
+    assert jax.__version_info__ >= tuple(map(int, oldest.removeprefix("jax>=").split(".")))
+    if sys.version_info < (3, 12):
+        assert jax.__version_info__[:2] == (0, 10)
+    script = ROOT / ".ci" / "run"
+    if script.exists():  # (not in a distribution)
+        assert "second=$(second_python)" in script.read_text()
 
 
 def test_version_and_marker():
