@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import scipy.optimize
+import scipy.sparse
 from conftest import X64
 from jax.test_util import check_grads
 
@@ -104,7 +105,21 @@ def test_the_saddle_point_operator_is_an_operator():
     np.testing.assert_allclose(full, want)
 
 
+@needs64
+def test_only_the_symmetric_part_of_p_counts_S1_17():
+    """For dense, sparse and matrix-free P that are not tagged; and by MINRES, which needs symmetry."""
+    skew = FACTOR - FACTOR.T
+    want = equality_qp(P, Q, A, B).x
+    matrix = P + jnp.asarray(skew)
+    for given in (matrix, scipy.sparse.csr_matrix(np.asarray(matrix)), lambda x: matrix @ x):
+        np.testing.assert_allclose(equality_qp(given, Q, A, B).x, want, atol=1e-10)
+    by_products = equality_qp(lambda x: matrix @ x, Q, A, B, lp.MINRES(rtol=1e-12))
+    np.testing.assert_allclose(by_products.x, want, atol=1e-9)
+
+
 def test_wrong_programmes_are_refused():
+    with pytest.raises(lp.StructureError, match=r"q: must be real, as the function.*complex64"):
+        equality_qp(P, Q.astype(jnp.complex64), A, B)
     with pytest.raises(lp.StructureError, match="b: must have the structure"):
         equality_qp(P, Q, A, B[:2])
     with pytest.raises(lp.StructureError, match="P, A: P must map"):

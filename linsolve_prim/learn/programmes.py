@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 from jaxtyping import Array, PyTree
 
 from .._tree import tree_add, tree_neg
@@ -16,6 +17,7 @@ from ..operators import AbstractLinearOperator, conj, is_symmetric, linearise, m
 from ..results import Solution
 from ..simple import as_operator
 from ..solvers.base import AbstractLinearSolver
+from ..sparse.algebra import symmetrize
 
 
 class SaddlePointOperator(AbstractLinearOperator):
@@ -118,14 +120,15 @@ def equality_qp(
     The conditions Px + Aᵀy = −q, Ax = b are one linear solve, and so is each derivative: by P, q, A
     and b, forward and reverse, to any order.
 
-    - `P`: symmetric, and positive definite where Ax = 0: a matrix `(n, n)`, sparse matrix or operator.
+    - `P`: positive definite where Ax = 0: a matrix `(n, n)`, sparse matrix, operator or function. If it is
+      not tagged symmetric its symmetric part is taken, on which alone ⟨x, Px⟩ depends.
     - `A`: of full row rank: a matrix `(m, n)`, sparse matrix or operator.
     - `solver`: default `AutoLinearSolver()`: `LU` if it is small. The system is indefinite: `MINRES()`
-      is for large ones (tag P symmetric).
+      is for large ones.
     - `throw`, `adjoint`, `name`: as for `linear_solve`.
 
     **Returns** `(x, y, solution)`, y being the multipliers. **Raises** `StructureError` for shapes that
-    do not fit, `SingularMatrixError` if there is no unique solution.
+    do not fit and for complex numbers, `SingularMatrixError` if there is no unique solution.
 
         >>> import jax.numpy as jnp, linsolve_prim as lp
         >>> q = jnp.array([-1.0, -3.0])  # the point of x + y = 2 that is next to (1, 3)
@@ -133,9 +136,17 @@ def equality_qp(
         [0. 2.]
     """
     q, b = (jax.tree.map(inexact_asarray, v) for v in (q, b))
-    operator = SaddlePointOperator(
-        as_operator(P, structure_of(q), "P"), as_operator(A, structure_of(q))
-    )
+    for what, given in (("q", q), ("b", b)):
+        if any(map(jnp.iscomplexobj, jax.tree.leaves(given))):
+            raise StructureError(
+                f"{what}: must be real, as the function that is minimised; got "
+                f"{structure_str(structure_of(given))}. Pass real and imaginary parts as a pair."
+            )
+    quadratic, constraint = as_operator(P, structure_of(q), "P"), as_operator(A, structure_of(q))
+    square = structure_equal(quadratic.in_structure(), quadratic.out_structure())
+    if square and not is_symmetric(quadratic):
+        quadratic = symmetrize(quadratic)
+    operator = SaddlePointOperator(quadratic, constraint)
     for what, given, wanted in (("q", q, operator.P), ("b", b, operator.A)):
         if not structure_equal(given, wanted.out_structure()):
             raise StructureError(

@@ -8,7 +8,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, PyTree
+from jaxtyping import Array, ArrayLike, PyTree
 
 from .._tree import ravel, tree_add, tree_neg, tree_scale, unravel
 from .._types import Structure, inexact_asarray, sentinel, structure_equal, structure_str
@@ -249,5 +249,5 @@ def _sign(scalar: Any) -> int | None:
     return int(np.sign(array.astype(float)))
 
 
-def _cast(scalar: Array, like: Array) -> Array:
-    return scalar.astype(like.dtype)
+def _cast(scalar: ArrayLike, like: Array) -> Array:
+    return jnp.asarray(scalar).astype(like.dtype)
