@@ -72,29 +72,33 @@ for name, (A, settings) in described.items():
 # %%
 iterative = [s for s in lp.list_solvers() if s.kind == "iterative" and s.device == "any"]
 for assumed in ("nothing", "symmetric", "definite"):
-    print(f"{assumed:9}", *(s.name for s in iterative if s.assumes == assumed and not s.rectangular))
+    print(
+        f"{assumed:9}", *(s.name for s in iterative if s.assumes == assumed and not s.rectangular)
+    )
 
 # %% [markdown]
 # ## What a promise is worth
 #
-# The same equations by seven methods, to nine digits. A tape records each residual. What matters is not the
-# number of steps, but that of products with A.
+# The same equations by seven methods, to nine digits, with `history=True` to keep their residuals. What
+# matters is not the number of steps, but that of products with A.
 
 # %%
 rtol = 1e-9
-general = {"GMRES": lp.GMRES(rtol, restart=30), "BiCGStab": lp.BiCGStab(rtol), "IDR": lp.IDR(rtol)}
-promised = {
-    "MINRES": lp.MINRES(rtol),
-    "CG": lp.CG(rtol),
-    "CG, incomplete Cholesky": lp.CG(rtol, preconditioner="ic"),
-    "CG, multigrid": lp.CG(rtol, preconditioner="amg"),
+keep = {"rtol": rtol, "history": True}
+general = {
+    "GMRES": lp.GMRES(**keep, restart=30),
+    "BiCGStab": lp.BiCGStab(**keep),
+    "IDR": lp.IDR(**keep),
 }
-solutions = {}
-with lp.SolveTape(record_trajectories=True, max_length=3000) as tape:
-    for methods, A in ((general, sparse), (promised, definite)):
-        for name, solver in methods.items():
-            solutions[name] = lp.linear_solve(A, b, solver, name=name)
-products = {name: int(tape[name].stats["matvecs"]) for name in solutions}
+promised = {
+    "MINRES": lp.MINRES(**keep),
+    "CG": lp.CG(**keep),
+    "CG, incomplete Cholesky": lp.CG(**keep, preconditioner="ic"),
+    "CG, multigrid": lp.CG(**keep, preconditioner="amg"),
+}
+solutions = {name: lp.linear_solve(sparse, b, solver) for name, solver in general.items()}
+solutions |= {name: lp.linear_solve(definite, b, solver) for name, solver in promised.items()}
+products = {name: int(solution.stats["matvecs"]) for name, solution in solutions.items()}
 exact = np.linalg.solve(dense, b)
 off = lambda x: float(np.linalg.norm(x - exact) / np.linalg.norm(exact))
 for name, solution in solutions.items():
@@ -102,19 +106,25 @@ for name, solution in solutions.items():
 
 # %%
 figure, (left, right) = plt.subplots(
-    1, 2, figsize=(10, 3.8), layout="constrained", width_ratios=(1, 1.5)
+    1, 2, figsize=(9.6, 3.5), layout="constrained", width_ratios=(1, 1.5)
 )
-left.imshow(conductivity, cmap="Greys", norm="log", origin="lower")
+left.contourf(jnp.log(conductivity), 6, cmap="Greys")
 temperature = solutions["CG"].value.reshape(m, m)
-left.contour(temperature, np.linspace(0.05, 1, 12) * temperature.max() * 0.9, cmap="inferno")
+levels = temperature.max() * np.geomspace(0.003, 0.9, 14)
+left.contour(temperature, levels, cmap="inferno", norm="log", linewidths=1.2)
+left.set_aspect("equal")
 left.set(title="temperature, over the conductivity", xticks=[], yticks=[])
 for name in solutions:
-    stats = tape[name].stats
+    stats = solutions[name].stats
     history = np.asarray(stats["history"])[: int(stats["history_length"])]
     axis = np.linspace(0, products[name], len(history))
-    right.semilogy(axis, history / history[0], "--" if name in general else "-", label=name)
+    best = np.minimum.accumulate(history / history[0])
+    right.semilogy(axis, best, "--" if name in general else "-", label=name)
 right.axhline(rtol, color="gray", linewidth=0.6)
-right.set(title="residual: with no promise (dashed), and with one", xlabel="products with A")
+right.set(
+    title="smallest residual so far: with no promise (dashed), and with one",
+    xlabel="products with A",
+)
 right.set(xscale="symlog", xlim=(0, None))
 right.legend(fontsize=8)
 plt.show()
@@ -123,19 +133,37 @@ plt.show()
 # ## Promises that are not kept
 #
 # Wind over the plate makes the matrix unsymmetric; a reaction that makes heat from heat makes it indefinite.
-# Both are tagged definite all the same, and given to solvers that rely on it.
+# Both are tagged definite all the same, and given to solvers that rely on it. Whoever relied on it and
+# failed says so; whoever claims a success has the residual that was asked for.
 
 # %%
-wind = jnp.diag(jnp.ones(m * m - 1), 1) - jnp.diag(jnp.ones(m * m - 1), -1)
-spoiled = {"wind": dense + wind, "reaction": dense - 0.5 * jnp.eye(m * m)}
-refused = tried = 0
+shift = np.kron(np.eye(m), np.eye(m, k=1))
+spoiled = {"wind": dense + 2 * (shift - shift.T), "reaction": dense - 0.1 * np.eye(m * m)}
+untrue = refused = 0
 for name, matrix in spoiled.items():
     A = lp.MatrixLinearOperator(matrix, lp.positive_semidefinite_tag)
-    for solver in (lp.Cholesky(), lp.CG(rtol), lp.MINRES(rtol)):
-        tried += 1
+    entries = lp.SparseLinearOperator.from_dense(matrix, tags=lp.positive_semidefinite_tag)
+    for solver in (lp.Cholesky(), lp.CG(rtol, max_steps=2000), lp.MINRES(rtol, max_steps=2000)):
+        method = f"{name:9}{type(solver).__name__:9}"
         try:
-            x = lp.solve(A, b, solver)
-            print(f"{name:9}{type(solver).__name__:9} residual {jnp.linalg.norm(b - matrix @ x):.0e}")
+            x = lp.solve(A if isinstance(solver, lp.Cholesky) else entries, b, solver)
         except lp.LinearSolveError as error:
             refused += 1
-            print(f"{name:9}{type(solver).__name__:9} {type(error).__name__}")
+            print(method, type(error).__name__)
+            continue
+        residual = float(jnp.linalg.norm(b - matrix @ x) / jnp.linalg.norm(b))
+        untrue += residual > 2 * rtol
+        print(method, f"relative residual {residual:.0e}")
+
+# %% [markdown]
+# ## The numbers
+#
+# The largest error of the seven solutions; how many products a promise and a preconditioner saved; and how
+# many claims of success were untrue.
+
+# %%
+error = max(off(solution.value) for solution in solutions.values())
+saved = min(products[name] for name in general) / products["CG, incomplete Cholesky"]
+print(
+    f"errors below 1e-7: {error < 1e-7}; {saved:.0f} times fewer products; {untrue} untrue claims"
+)

@@ -59,6 +59,26 @@ CLOSING = {
         {"happened": (2, 40), "told": (1, 1), "alarms": (0, 0.05)},
         ["matplotlib"],
     ),
+    # Seven methods on one system; products by CG with a preconditioner beside those without a promise.
+    "choosing_a_solver": (
+        {"error": (0, 1e-7), "saved": (5, 200), "untrue": (0, 0)},
+        ["matplotlib"],
+    ),
+    # 48 matrices of one pattern: factorized once each, also for gradients.
+    "factor_reuse": (
+        {
+            "first": (0.99, 1.01),
+            "again": (0, 0.01),
+            "duality": (0, 1e-10),
+            "gradient_error": (0, 1e-5),
+        },
+        ["matplotlib", "rslab"],
+    ),
+    # Failures that were told, and wrong gradients that were not, beside Lineax, JAX and SciPy.
+    "comparison": (
+        {"told": (1, 1), "alarms": (0, 0.08), "silent_gradients": (0, 0)},
+        ["matplotlib", "lineax"],
+    ),
     "write_your_own": ({"apart": (0, 1e-10), "fall": (1.2, 5)}, ["matplotlib"]),
 }
 QUICK = {"first_solve", "learned_system"}
