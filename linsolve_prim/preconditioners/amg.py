@@ -16,6 +16,7 @@ from ..host.available import require
 from ..operators import AbstractLinearOperator
 from ..operators.functions import promises_hermitian
 from ..sparse.layouts import is_dia
+from ..sparse.packed_operator import PackedOperator
 from ..sparse.pattern import SparsityPattern
 from . import amg_setup as setup
 from .base import AbstractPreconditioner
@@ -102,8 +103,8 @@ class AMG(AbstractPreconditioner):
         matrix = setup.canonical(found.to_scipy())
         hermitian = promises_hermitian(operator) or setup.is_hermitian(matrix)
         *finer, last = self._build(matrix, hermitian)
-        # products by diagonals are faster, and nothing is copied
-        own = found if is_dia(found.pattern) else None
+        # products by diagonals are faster, and once for a matrix packed
+        own = PackedOperator.of(found) if is_dia(found.pattern) else None
         levels = [self._level(one, hermitian, None if k else own) for k, one in enumerate(finer)]
         coarsest = jnp.asarray(setup.inverse_of(last.matrix, hermitian))
         smoother = Smoother(self.smoother, self.degree)

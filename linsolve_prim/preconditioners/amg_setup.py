@@ -12,7 +12,7 @@ import scipy.sparse as sp
 from ..host.available import require
 from ..host.matrices import csr_of
 from ..sparse.pattern import SparsityPattern
-from .smoothers import MARGIN, POWER_STEPS, cutoff
+from .smoothers import MARGIN, POWER_STEPS, cutoff, start_of_power_steps
 
 METHODS = ("smoothed_aggregation", "ruge_stuben", "root_node")
 _MAKERS = {
@@ -22,8 +22,15 @@ _MAKERS = {
 }
 
 
+#: So many of the first unknowns may tell that no estimate for all of them is needed.
+_BLOCK = 1 << 15
+
+
 class HostLevel(NamedTuple):
-    """A level as PyAMG made it: `csr_matrix` A, and P and R, which the coarsest does not have."""
+    """A level as PyAMG made it: `csr_matrix` A, and P and R, which the coarsest does not have.
+
+    Columns may be in any order.
+    """
 
     matrix: sp.csr_matrix
     prolongation: sp.csr_matrix | None
@@ -59,12 +66,14 @@ def _same_numbers() -> Iterator[None]:
 def _host_level(level: Any, dtype: Any) -> HostLevel:
     parts = (getattr(level, name, None) for name in ("A", "P", "R"))
     # PyAMG computes in float64, whatever it is given
-    return HostLevel(*(None if part is None else canonical(part, dtype) for part in parts))
+    return HostLevel(
+        *(None if part is None else sp.csr_matrix(part, dtype=dtype) for part in parts)
+    )
 
 
-def canonical(matrix: Any, dtype: Any = None) -> sp.csr_matrix:
+def canonical(matrix: Any) -> sp.csr_matrix:
     """In compressed rows with sorted columns, none of them twice."""
-    csr = sp.csr_matrix(matrix, dtype=dtype)
+    csr = sp.csr_matrix(matrix)
     csr.sum_duplicates()
     return csr
 
@@ -88,22 +97,37 @@ def diagonal_scale(matrix: sp.csr_matrix) -> np.ndarray:
     d = matrix.diagonal()
     inverse = np.divide(1, d, out=np.zeros_like(d), where=d != 0)
     proven = (np.abs(inverse) * row_sums(matrix)).max(initial=0)
-    v = np.random.default_rng(0).uniform(-1, 1, len(d)).astype(matrix.dtype)
-    estimate = proven
-    for _ in range(POWER_STEPS):
-        size = np.linalg.norm(v)
-        if not np.isfinite(size) or size == 0:
-            break
-        v = inverse * (matrix @ (v / size))
-        estimate = np.linalg.norm(v)
-    bound = min(MARGIN * estimate, proven)
+    if not (np.isfinite(proven) and proven > 0):
+        return inverse
+    some = slice(_BLOCK)  # a block has no larger eigenvalues: what it shows need not be looked for
+    bound = proven
+    if len(d) <= 2 * _BLOCK or _power_steps(matrix[some, some], inverse[some], proven) < proven:
+        bound = _power_steps(matrix, inverse, proven)
     real = np.zeros((), matrix.dtype).real.dtype
-    return inverse / np.asarray(bound if bound > 0 else 1, real)
+    return inverse / np.asarray(bound, real)
+
+
+def _power_steps(matrix: sp.csr_matrix, inverse: np.ndarray, proven: float) -> float:
+    """An estimate of λmax(D⁻¹A) with a margin, and at most what is proven."""
+    small = inverse / proven  # its powers need no norms on the way: they do not grow
+    v = start_of_power_steps(inverse.shape, matrix.dtype)
+    size, estimate = float(np.linalg.norm(v)), proven
+    for _ in range(POWER_STEPS):
+        v = matrix @ v
+        v *= small
+        before, size = size, float(np.linalg.norm(v))
+        if size == 0:
+            break
+        estimate = proven * size / before
+        if MARGIN * estimate >= proven:  # further steps would but raise it
+            break
+    return float(min(MARGIN * estimate, proven))
 
 
 def row_sums(matrix: sp.csr_matrix) -> np.ndarray:
     """The ℓ1 norms of the rows."""
-    return np.asarray(abs(matrix).sum(axis=1)).ravel()
+    sizes = sp.csr_matrix((np.abs(matrix.data), matrix.indices, matrix.indptr), matrix.shape)
+    return sizes @ np.ones(matrix.shape[1], sizes.dtype)
 
 
 def l1_scale(matrix: sp.csr_matrix) -> np.ndarray:

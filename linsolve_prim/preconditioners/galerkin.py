@@ -21,7 +21,9 @@ from ..errors import StructureError
 from ..operators import AbstractLinearOperator
 from ..sparse import plans
 from ..sparse.layouts import is_dia
+from ..sparse.once import once
 from ..sparse.operator import SparseLinearOperator
+from ..sparse.packed_operator import PackedOperator
 from ..sparse.padded import PaddedOperator, Slots, pick_slots, slots_of
 from ..sparse.pattern import SparsityPattern
 from . import amg_setup as setup
@@ -52,7 +54,7 @@ class Galerkin(eqx.Module):
         operator: AbstractLinearOperator
         if self.slots is None:
             assert own is not None
-            operator = own
+            operator = PackedOperator.of(own)
             absolute = SparseLinearOperator(jnp.abs(own.values), own.pattern)
             norms = absolute.mv(jnp.ones(own.in_size(), absolute.values.dtype))
         else:
@@ -65,8 +67,8 @@ class Galerkin(eqx.Module):
         return Level(operator, scale, self.prolongation, self.restriction)
 
     def coarse_values(self, values: Array) -> Array:
-        """The values of RAP."""
-        return self.to_coarse.mv(self.to_product.mv(values))
+        """The values of RAP. (What is gathered is in memory: else it is computed for each use of it.)"""
+        return once(self.to_coarse.mv(once(self.to_product.mv(values))))
 
 
 class AMGHierarchy(AbstractPreconditioner):
@@ -120,7 +122,8 @@ class AMGHierarchy(AbstractPreconditioner):
 @jax.jit  # else each operation of eager code is compiled alone
 def _refreshed(own: AMGHierarchy, fine: SparseLinearOperator) -> tuple[tuple[Level, ...], Array]:
     """The levels, and the inverse of the coarsest operator."""
-    values, levels = fine.values, []
+    values, levels = once(fine.values), []
+    fine = SparseLinearOperator(values, fine.pattern, fine.tags)
     for depth, level in enumerate(own.levels):
         levels.append(level.level(values, fine if depth == 0 else None, own.smoother))
         values = level.coarse_values(values)
@@ -151,9 +154,9 @@ def _galerkin(
     level: setup.HostLevel, fine: SparsityPattern, hermitian: bool, by_diagonals: bool
 ) -> tuple[Galerkin, SparsityPattern]:
     """A level, and the pattern of the next."""
-    p, r = level.prolongation, level.restriction
-    assert p is not None
-    assert r is not None
+    assert level.prolongation is not None
+    assert level.restriction is not None
+    p, r = setup.canonical(level.prolongation), setup.canonical(level.restriction)
     first = plans.product(fine, SparsityPattern.from_scipy(p))
     second = plans.product(SparsityPattern.from_scipy(r), first.pattern)
     slots = None if by_diagonals else _on_device(slots_of(fine.indptr, fine.indices))

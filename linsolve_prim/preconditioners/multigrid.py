@@ -65,10 +65,8 @@ class MultigridOperator(AbstractLinearOperator):
         if depth == len(self.levels):
             return (self.coarsest @ r.ravel()).reshape(r.shape)
         level = self.levels[depth]
-        apply = level.operator.mv
-        x, r = self.smoother.before(apply, level.scale, r)
-        d = self._correction(depth, r, kind)
-        return self.smoother.after(apply, level.scale, x, r, d)
+        correct = lambda r: self._correction(depth, r, kind)
+        return self.smoother.cycle(level.operator.mv, level.scale, r, correct)
 
     def _correction(self, depth: int, r: Array, kind: str) -> Array:
         level = self.levels[depth]

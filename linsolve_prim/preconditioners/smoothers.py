@@ -49,39 +49,29 @@ class Smoother(eqx.Module):
         later = [((2 * k - 1) / (2 * k + 3), (8 * k + 4) / (2 * k + 3)) for k in range(self.degree)]
         return [(0.0, 4 / 3), *later[1:]]
 
-    def before(self, apply: Apply, scale: Array, r: Array) -> tuple[Array, Array]:
-        """From zero: x and the residual that it leaves. `degree` products."""
-        (_, beta), *rest = self._coefficients()
-        d = beta * (scale * r)
-        x, r, _ = self._steps(apply, scale, jnp.zeros_like(r), r, d, [*rest, (0.0, 0.0)])
-        return x, r
+    def cycle(self, apply: Apply, scale: Array, r: Array, correct: Apply) -> Array:
+        """From zero for Ax = r: smoothed, corrected by `correct` of the residual, smoothed.
 
-    def after(self, apply: Apply, scale: Array, x: Array, r: Array, d: Array) -> Array:
-        """x + d smoothed, where r is the residual of x. `degree` products."""
-        x, _, d = self._steps(apply, scale, x, r, d, self._coefficients())
-        return x + d
+        2·`degree` products. All steps are one loop, so that the product is compiled once: a step ends
+        with the next direction, and the one in the middle finds it on the coarser grid.
+        """
+        (_, first), *before = self._coefficients()
+        steps = [*before, (0.0, 0.0), *self._coefficients()]
+        alphas, betas = (jnp.array(c, r.dtype) for c in zip(*steps))
 
-    def _steps(
-        self,
-        apply: Apply,
-        scale: Array,
-        x: Array,
-        r: Array,
-        d: Array,
-        coefficients: list[tuple[float, float]],
-    ) -> tuple[Array, Array, Array]:
-        alphas, betas = (jnp.array(c, r.dtype) for c in zip(*coefficients))
+        def smooth(k: Array, r: Array, d: Array) -> Array:
+            return alphas[k] * d + betas[k] * (scale * r)
 
-        # A loop, so that the product is compiled once.
-        def step(carry: tuple[Array, Array, Array], ab: tuple[Array, Array]) -> tuple:
+        def step(k: Array, carry: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
             x, r, d = carry
-            alpha, beta = ab
-            x = x + d
             r = r - apply(d)
-            return (x, r, alpha * d + beta * (scale * r)), None
+            in_the_middle = k == self.degree - 1
+            d = jax.lax.cond(in_the_middle, lambda k, r, d: correct(r), smooth, k, r, d)
+            return x + d, r, d
 
-        (x, r, d), _ = jax.lax.scan(step, (x, r, d), (alphas, betas))
-        return x, r, d
+        d = first * (scale * r)
+        x, _, _ = jax.lax.fori_loop(0, 2 * self.degree, step, (d, r, d))
+        return x
 
 
 def diagonal_of_smoother(apply: Apply, d: Array, norms: Array, name: str) -> Array:
@@ -102,11 +92,16 @@ def diagonal_of_smoother(apply: Apply, d: Array, norms: Array, name: str) -> Arr
         v = inverse * apply(v / jnp.where(norm > 0, norm, 1).astype(v.dtype))
         return v, size(v)
 
-    start = np.random.default_rng(0).uniform(-1, 1, d.shape).astype(d.dtype)
+    start = start_of_power_steps(d.shape, d.dtype)
     v = jax.lax.optimization_barrier(jnp.asarray(start)) + 0 * d
     _, estimate = jax.lax.fori_loop(0, POWER_STEPS, step, (v, size(v)))
     bound = jnp.minimum(MARGIN * estimate, proven)
     return inverse / jnp.where(bound > 0, bound, 1).astype(d.dtype)
+
+
+def start_of_power_steps(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
+    """Numbers between −1 and 1, always the same."""
+    return 2 * np.random.default_rng(0).random(shape, np.float32).astype(dtype) - 1
 
 
 def cutoff(dtype: Any) -> float:

@@ -42,6 +42,20 @@ def sparse_known_mv(values: Array, x: Array, *, pattern: SparsityPattern) -> Arr
     return _bind(x, *arrays, pattern=pattern, treedef=treedef)
 
 
+def packed_arrays(values: Array, pattern: SparsityPattern) -> Any:
+    """The values `(nnz,)`, at least one, as products take them; kept for values that are known."""
+    if not is_known(values):
+        return _pack(values[None], pattern=pattern)
+    (_, *leaves), treedef = _packed(values, pattern)
+    return jax.tree.unflatten(treedef, leaves)
+
+
+def sparse_packed_mv(values: Array, packed: Any, x: Array, *, pattern: SparsityPattern) -> Array:
+    """`sparse_known_mv` with what `packed_arrays` made of the values, traced or not."""
+    leaves, treedef = jax.tree.flatten(packed)
+    return _bind(x, values[None], *leaves, pattern=pattern, treedef=treedef)
+
+
 def _bind(x: Array, *arrays: Array, **parameters: Any) -> Array:
     operands = vary_together(x.reshape(1, x.shape[0] if x.ndim == 2 else 1, x.shape[-1]), *arrays)
     y = sparse_packed_p.bind(*operands, **parameters)

@@ -32,6 +32,7 @@ from ...preconditioners.base import AbstractPreconditioner
 from ...preconditioners.names import by_name
 from ...preconditioners.parts import is_nonsymmetric
 from ...results import RESULTS
+from ...sparse.packed_operator import with_products_ahead
 from ..base import AbstractLinearSolver
 from ..inner import inverse_by
 from ..structures import require_square
@@ -184,7 +185,8 @@ class AbstractKrylovSolver(AbstractLinearSolver[KrylovState]):
     def compute(
         self, state: KrylovState, vector: PyTree[Array], options: Options
     ) -> tuple[PyTree[Array], RESULTS, dict[str, Any]]:
-        operator, _, projection = state
+        _, _, projection = state
+        operator = with_products_ahead(state.operator)
         vector = inexact_vector(vector)
         preconditioner = read_preconditioner(state, options)
         if self.in_the_middle and preconditioner is not None:
