@@ -37,9 +37,10 @@ def _with_examples() -> list[str]:
 
 
 def _room(name: str) -> str:
-    """What runs in one process: about equally long parts."""
-    first = name.split("/")[0]
-    return first if first in ("solvers", "preconditioners") else "the rest"
+    """What runs in one process: about equally long parts, and what PyTorch is needed for."""
+    if MODULES.get(name) == "torch":
+        return "torch"
+    return "solvers" if name.startswith(("solvers", "preconditioners")) else "the rest"
 
 
 def _can_run(name: str) -> bool:
@@ -64,12 +65,17 @@ def run(names: list[str]) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-@pytest.mark.parametrize("room", ["solvers", "preconditioners", "the rest"])
+@pytest.mark.parametrize("room", ["solvers", "the rest"])
 def test_examples_S3_22(room):
     """As a user would run them, in either precision."""
     names = [name for name in _with_examples() if _room(name) == room and name not in LONG]
     assert len(names) >= 10
     run([name for name in names if _can_run(name)])
+
+
+def test_examples_with_torch_S3_22():
+    pytest.importorskip("torch")
+    run([name for name in _with_examples() if _room(name) == "torch"])
 
 
 @pytest.mark.slow
