@@ -4,115 +4,21 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import scipy.linalg
 import scipy.sparse as sp
 import scipy.sparse.linalg as spla
+from determinant_operators import (
+    COMPLEX,
+    OPERATORS,
+    PSD,
+    REAL,
+    TOL,
+    X64,
+    N,
+    numbers,
+    sparse,
+)
 
 import linsolve_prim as lp
-from linsolve_prim.preconditioners import LowRankPlusDiagonal
-
-X64 = jax.config.jax_enable_x64
-REAL = np.dtype("float64" if X64 else "float32")
-COMPLEX = np.dtype("complex128" if X64 else "complex64")
-TOL = 1e-10 if X64 else 2e-4
-PSD, NSD = lp.positive_semidefinite_tag, lp.negative_semidefinite_tag
-N = 5
-
-
-def numbers(*shape, dtype=REAL, seed=0):
-    rng = np.random.default_rng(seed)
-    x = rng.normal(size=shape)
-    x = x + 1j * rng.normal(size=shape) if np.dtype(dtype).kind == "c" else x
-    return jnp.asarray(x, dtype)
-
-
-def matrix(dtype=REAL, seed=0, n=N):
-    return numbers(n, n, dtype=dtype, seed=seed)
-
-
-def definite(dtype=REAL, seed=0, n=N):
-    a = matrix(dtype, seed, n)
-    return a @ a.conj().T + jnp.eye(n, dtype=dtype)
-
-
-def sparse(dtype=REAL, seed=0, tags=(), n=N):
-    a = np.array(definite(dtype, seed, n) if tags else matrix(dtype, seed, n))
-    a[np.abs(np.subtract.outer(range(n), range(n))) == 2] = 0
-    a = a + 6 * np.eye(n) if tags else a
-    return lp.SparseLinearOperator.from_dense(a, tags=tags)
-
-
-def rotation(dtype):
-    return jnp.asarray(np.roll(np.eye(N - 1), 1, axis=0), dtype)  # an odd permutation
-
-
-def tree(dtype):
-    a = matrix(dtype)
-    blocks = {"x": {"x": a[:2, :2], "y": a[:2, 2:]}, "y": {"x": a[2:, :2], "y": a[2:, 2:]}}
-    out = {"x": jax.ShapeDtypeStruct((2,), dtype), "y": jax.ShapeDtypeStruct((3,), dtype)}
-    return lp.PyTreeLinearOperator(blocks, out)
-
-
-def function(dtype, n=N):
-    a = matrix(dtype, n=n)
-    fn = lambda x: jnp.matmul(a, x, precision="highest")
-    return lp.FunctionLinearOperator(fn, jax.ShapeDtypeStruct((n,), dtype))
-
-
-M = lambda a, *tags: lp.MatrixLinearOperator(a, tags)
-OPERATORS = {
-    "matrix": lambda d: M(matrix(d)),
-    "odd permutation": lambda d: M(rotation(d)),
-    "definite": lambda d: M(definite(d), PSD),
-    "negative definite": lambda d: M(-definite(d), NSD),
-    "lower": lambda d: M(jnp.tril(matrix(d)), lp.lower_triangular_tag),
-    "upper": lambda d: M(jnp.triu(matrix(d)), lp.upper_triangular_tag),
-    "unit": lambda d: M(
-        jnp.tril(matrix(d), -1) + jnp.eye(N, dtype=d), lp.lower_triangular_tag, lp.unit_diagonal_tag
-    ),
-    "diagonal": lambda d: lp.DiagonalLinearOperator(numbers(N, dtype=d)),
-    "tridiagonal": lambda d: lp.TridiagonalLinearOperator(
-        numbers(N, dtype=d), numbers(N - 1, dtype=d, seed=1), numbers(N - 1, dtype=d, seed=2)
-    ),
-    "identity": lambda d: lp.IdentityLinearOperator(jax.ShapeDtypeStruct((N,), d)),
-    "2·I": lambda d: 2 * lp.IdentityLinearOperator(jax.ShapeDtypeStruct((N,), d)),
-    "negative": lambda d: -M(matrix(d)),
-    "multiple": lambda d: M(matrix(d)) * -0.5,
-    "quotient": lambda d: M(matrix(d)) / (-1.5 + 1j if d == COMPLEX else -1.5),
-    "sum": lambda d: M(matrix(d)) + lp.DiagonalLinearOperator(numbers(N, dtype=d)),
-    "product": lambda d: M(matrix(d)) @ M(matrix(d, 1)),
-    "product of rectangles": lambda d: (
-        M(numbers(N, 7, dtype=d)) @ M(numbers(7, N, dtype=d, seed=1))
-    ),
-    "conjugate": lambda d: lp.conj(function(d)),
-    "tagged": lambda d: lp.TaggedLinearOperator(M(definite(d)), PSD),
-    "pytree": tree,
-    "function": function,
-    "jacobian": lambda d: lp.JacobianLinearOperator(
-        lambda x, a: jnp.sin(jnp.matmul(a, x, precision="highest")), numbers(N, dtype=d), matrix(d)
-    ),
-    "low rank": lambda d: LowRankPlusDiagonal(
-        numbers(N, dtype=d), numbers(N, 2, dtype=d), numbers(N, 2, dtype=d, seed=1)
-    ),
-    "Hermitian low rank": lambda d: LowRankPlusDiagonal.spd(
-        jnp.abs(numbers(N)) + 1, numbers(N, 2, dtype=d)
-    ),
-    "inverse low rank": lambda d: LowRankPlusDiagonal.spd(
-        jnp.abs(numbers(N)) + 1, numbers(N, 2, dtype=d)
-    ).inv(),
-    "sparse": sparse,
-    "sparse definite": lambda d: sparse(d, tags=PSD),
-    "sparse tagged": lambda d: lp.TaggedLinearOperator(sparse(d, tags=PSD), PSD),
-    "sparse lower": lambda d: lp.tril(sparse(d)),
-    "sparse tridiagonal": lambda d: lp.tril(lp.triu(sparse(d), -1), 1),
-    "triplets": lambda d: lp.TripletLinearOperator(
-        jnp.concatenate([numbers(N * N, dtype=d), jnp.ones(1, d)]),
-        [*np.repeat(range(N), N), N],
-        [*np.tile(range(N), N), N],
-        (N, N),
-    ),
-    "empty": lambda d: M(jnp.zeros((0, 0), d)),
-}
 
 
 def split(operator):
@@ -333,71 +239,3 @@ def test_messages():
     tagged = lp.MatrixLinearOperator(jnp.eye(3), PSD)
     with pytest.raises(ValueError, match=r"num_samples: must be at least 1; got 0"):
         lp.stochastic_logdet(tagged, jax.random.key(0), num_samples=0)
-
-
-# ---- Stochastic ----------------------------------------------------------------------------------
-
-
-def laplacian(n, dtype=REAL):
-    """(κ(x)u′)′ on a ring, plus u: definite, and known by its products only."""
-
-    def mv(kappa, x):
-        flow = kappa * (jnp.roll(x, -1) - x)
-        return x - flow + jnp.roll(flow, 1)
-
-    def op(kappa):
-        structure = jax.ShapeDtypeStruct((n,), dtype)
-        return lp.FunctionLinearOperator(lambda x: mv(kappa.astype(dtype), x), structure, PSD)
-
-    return op
-
-
-def test_lanczos_quadrature_is_exact_for_a_basis_of_probes():
-    """With n steps there is no error of quadrature: Hadamard's probes give the trace itself."""
-    from linsolve_prim.determinants.stochastic import _quadrature
-
-    op = lp.MatrixLinearOperator(definite(COMPLEX, n=8), PSD)
-    hadamard = jnp.asarray(scipy.linalg.hadamard(8), COMPLEX)
-    found = jax.jit(jax.vmap(lambda z: _quadrature(op, z, num_steps=8)))(hadamard)
-    want = np.linalg.slogdet(op.as_matrix())[1]
-    np.testing.assert_allclose(jnp.mean(found), want, rtol=100 * TOL)
-
-
-def test_the_estimate_lies_within_its_error_and_identities_are_no_trouble():
-    op = laplacian(64)(jnp.linspace(1.0, 3.0, 64).astype(REAL))
-    want = float(lp.logdet(op))
-    value, error = lp.stochastic_logdet(op, jax.random.key(0), num_samples=64, num_steps=30)
-    assert 0 < float(error) < 0.05 * want
-    assert abs(float(value) - want) < 4 * float(error)
-    keys = jax.random.split(jax.random.key(1), 30)
-    one = lambda k: lp.stochastic_logdet(op, k, num_samples=16, num_steps=30)
-    values, errors = jax.jit(jax.vmap(one))(keys)
-    spread = float(jnp.std(values))  # of estimates, against what each says of itself
-    assert 0.6 < float(jnp.mean(errors)) / spread < 1.6
-    ones = lp.MatrixLinearOperator(3 * jnp.eye(5), PSD)  # Lanczos is done after one step
-    value, error = lp.stochastic_logdet(ones, jax.random.key(0))
-    np.testing.assert_allclose([value, error], [5 * np.log(3), 0], atol=1e-5)
-
-
-@pytest.mark.skipif(not X64, reason="derivatives are compared in double precision")
-def test_its_gradient_is_unbiased_and_has_its_own_derivative():
-    n, want = 12, None
-    make, kappa = laplacian(n), jnp.linspace(1.0, 3.0, n)
-    want = jax.grad(lambda k: lp.logdet(make(k)))(kappa)
-    estimate = lambda k, key: (
-        lp.stochastic_logdet(make(k), key, num_samples=40, num_steps=n, throw=False).value
-    )
-    gradient = jax.grad(estimate)
-    keys = jax.random.split(jax.random.key(0), 60)
-    step = 1e-5 * want
-
-    @jax.jit
-    def all_of_it(kappa):
-        slope = jax.jvp(lambda k: gradient(k, keys[0]), (kappa,), (want,))[1]
-        near = [gradient(kappa + s * step, keys[0]) for s in (1, -1)]
-        return jax.vmap(gradient, (None, 0))(kappa, keys), slope, (near[0] - near[1]) / 2e-5
-
-    found, slope, difference = all_of_it(kappa)
-    error = np.std(found, axis=0, ddof=1) / np.sqrt(len(keys))
-    assert np.all(np.abs(np.mean(found, axis=0) - want) < 4.5 * error)
-    np.testing.assert_allclose(difference, slope, rtol=1e-4, atol=1e-6)
