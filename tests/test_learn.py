@@ -95,6 +95,22 @@ def test_derivatives_by_coefficients_matrix_and_preconditioner():
     assert bool(jnp.all(jnp.isfinite(second)))
 
 
+@pytest.mark.parametrize("given", ["jacobi", "amg", lp.preconditioners.Chebyshev()], ids=str)
+def test_settings_of_a_preconditioner_are_no_parameters(given):
+    """Only numbers to learn are leaves, so that `jax.grad` and optax take the solver as it is."""
+    band = scipy.sparse.diags([-1.0, 3.0, -1.0], [-1, 0, 1], (N, N)).tocsr()
+    operator = lp.SparseLinearOperator.from_scipy(band, lp.positive_semidefinite_tag)
+    solver = UnrolledCG(jnp.full(3, 0.9), jnp.full(3, 0.1), given)
+    assert all(jnp.issubdtype(x.dtype, jnp.floating) for x in jax.tree.leaves(solver))
+    cg = lp.CG(rtol=0.0, atol=0.0, max_steps=3, preconditioner=given)
+    own = lp.solve(operator, B, UnrolledCG.of_cg(3, given))
+    np.testing.assert_allclose(own, lp.linear_solve(operator, B, cg).value, rtol=1e-9)
+    loss = lambda s: residual_loss(operator, B, lp.solve(operator, B, s))
+    moved = lambda t: loss(UnrolledCG(solver.alphas + t, solver.betas, given))
+    finite = (moved(1e-6) - moved(-1e-6)) / 2e-6
+    np.testing.assert_allclose(jax.grad(loss)(solver).alphas.sum(), finite, rtol=1e-5)
+
+
 def test_any_step_length_below_two_lets_the_energy_of_the_error_fall():
     exact = jnp.linalg.solve(SPD, B)
     energy = lambda x: float((x - exact) @ SPD @ (x - exact))

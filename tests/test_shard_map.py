@@ -210,6 +210,31 @@ def failure_on_one_device_is_raised():
         jax.block_until_ready(jax.jit(sharded)(broken, b))
 
 
+@check
+def gradients_by_learned_parameters_are_summed_S1_10_S1_15():
+    """Shared coefficients and directions, a right-hand side for each lane."""
+    import jax
+    import jax.numpy as jnp
+    from jax.sharding import PartitionSpec as P
+
+    import linsolve_prim as lp
+
+    mesh, matrices, b = _setting()
+    operator = lp.MatrixLinearOperator(matrices[0], lp.positive_semidefinite_tag)
+    weights = jnp.linspace(0.5, 1.5, 3, dtype=b.dtype)
+    direction = lambda w, A, x, r, b: w * r + b
+    for solver in (
+        lp.learn.UnrolledCG(weights[:2], weights[1:] - 1, "jacobi"),
+        lp.learn.DirectionSolver(direction, weights, steps=2),
+    ):
+        one = lambda solver, b: jnp.sum(lp.solve(operator, b, solver, throw=False) ** 2)
+        whole = lambda solver, b, one=one: jnp.sum(jax.vmap(one, (None, 0))(solver, b))
+        local = lambda solver, b, whole=whole: jax.lax.psum(whole(solver, b), "d")
+        sharded = jax.shard_map(local, mesh=mesh, in_specs=(P(), P("d")), out_specs=P())
+        ours = jax.jit(jax.value_and_grad(sharded))(solver, b)
+        _equal(jax.tree.leaves(ours), jax.tree.leaves(jax.value_and_grad(whole)(solver, b)))
+
+
 NAMES = tuple(CHECKS)
 
 

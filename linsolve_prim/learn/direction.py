@@ -88,7 +88,7 @@ class DirectionSolver(AbstractLinearSolver[Any]):
         self, state: AbstractLinearOperator, vector: PyTree[Array], options: Options
     ) -> tuple[PyTree[Array], RESULTS, dict[str, Any]]:
         operator = state
-        x, r = begun(operator, vector, options)
+        x, r = begun(operator, vector, options, self)
 
         def step(carry: Any, _: Any) -> tuple[Any, None]:
             x, r = carry

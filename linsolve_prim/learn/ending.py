@@ -9,10 +9,11 @@ from jaxtyping import Array, PyTree
 
 from .._tree import tree_all_finite, tree_sub, tree_zeros
 from .._types import Options
+from .._varying import vary_like
 from ..operators import AbstractLinearOperator
 from ..results import REASONS, RESULTS
 from ..solvers.krylov.base import read_guess
-from ..solvers.krylov.vectors import safe_norm
+from ..solvers.krylov.vectors import mesh_axes, safe_norm
 
 
 def ended(
@@ -38,13 +39,17 @@ def ended(
 
 
 def begun(
-    operator: AbstractLinearOperator, vector: PyTree[Array], options: Options
+    operator: AbstractLinearOperator, vector: PyTree[Array], options: Options, parameters: Any
 ) -> tuple[PyTree[Array], PyTree[Array]]:
-    """Where to start, which is zero or the initial guess among the options, and its residual."""
+    """Where to start, which is zero or the initial guess among the options, and its residual.
+
+    Inside `shard_map` both vary over all mesh axes that the steps, with their parameters, may vary over.
+    """
     guess = read_guess(operator, options)
+    axes = mesh_axes(operator, vector, guess, parameters)
     if guess is None:
-        return tree_zeros(operator.in_structure()), vector
-    return guess, tree_sub(vector, operator.mv(guess))
+        return vary_like((tree_zeros(operator.in_structure()), vector), axes)
+    return vary_like((guess, tree_sub(vector, operator.mv(guess))), axes)
 
 
 def ratio(a: Array, b: Array) -> Array:

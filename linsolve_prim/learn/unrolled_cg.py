@@ -9,8 +9,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, PyTree
 
+from .._static import Skeleton, split
 from .._tree import tree_axpy, tree_dot, tree_real_dtype
-from .._types import Options, inexact_asarray
+from .._types import Options, inexact_asarray, is_array, is_inexact
 from ..errors import StructureError
 from ..operators import AbstractLinearOperator, linearise
 from ..preconditioners.base import AbstractPreconditioner
@@ -24,6 +25,40 @@ from ..solvers.krylov.base import (
     read_preconditioner,
 )
 from .ending import begun, ended, ratio
+
+
+class _Fixed(AbstractPreconditioner):
+    """A preconditioner whose settings are compiled in: numbers such as a degree are no parameters.
+
+    A pytree that `jax.grad` and `optax` take has inexact arrays as its leaves, and nothing else.
+    """
+
+    arrays: list[Array]
+    rest: Skeleton = eqx.field(static=True)
+
+    @classmethod
+    def of(cls, given: Any) -> Any:
+        """What was given, if nothing about it is in the way."""
+        if not isinstance(given, AbstractPreconditioner):
+            return given
+        learned = all(is_array(x) and is_inexact(x) for x in jax.tree.leaves(given))
+        return given if learned else cls(*split(given))
+
+    def itself(self) -> AbstractPreconditioner:
+        return self.rest.fill(self.arrays)
+
+    @property
+    def needs_values(self) -> bool:
+        return self.itself().needs_values
+
+    def init(self, operator: AbstractLinearOperator) -> AbstractLinearOperator:
+        return self.itself().init(operator)
+
+    def keeps_definite(self, operator: AbstractLinearOperator) -> bool:
+        return self.itself().keeps_definite(operator)
+
+    def __repr__(self) -> str:
+        return repr(self.itself())
 
 
 class UnrolledCG(AbstractLinearSolver[Any]):
@@ -68,7 +103,7 @@ class UnrolledCG(AbstractLinearSolver[Any]):
                 "alphas, betas: must be two vectors of one length, the number of steps; got shapes "
                 f"{self.alphas.shape} and {self.betas.shape}."
             )
-        self.preconditioner, self.relative = by_name(preconditioner), relative
+        self.preconditioner, self.relative = _Fixed.of(by_name(preconditioner)), relative
 
     @classmethod
     def of_cg(cls, steps: int, preconditioner: Any = None) -> UnrolledCG:
@@ -96,7 +131,7 @@ class UnrolledCG(AbstractLinearSolver[Any]):
     ) -> tuple[PyTree[Array], RESULTS, dict[str, Any]]:
         operator, m = state
         precondition = (lambda r: r) if m is None else m.mv
-        x, r = begun(operator, vector, options)
+        x, r = begun(operator, vector, options, (self, m))
         dtype = tree_real_dtype(vector)
 
         def step(carry: Any, coefficients: Any) -> tuple[Any, None]:
