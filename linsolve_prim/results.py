@@ -71,8 +71,9 @@ class RESULTS(eqx.Enumeration):
 #: The names of the members of `RESULTS`; a member's position is the integer behind it.
 RESULT_NAMES = tuple(vars(RESULTS)["__annotations__"])
 
-#: The integer behind `RESULTS.successful`.
+#: The integers behind `RESULTS.successful` and `RESULTS.singular`.
 SUCCESSFUL = RESULT_NAMES.index("successful")
+SINGULAR = RESULT_NAMES.index("singular")
 
 
 def result_of_code(code: Any) -> RESULTS:

@@ -8,25 +8,24 @@ import pytest
 import linsolve_prim as lp
 from linsolve_prim.primitive.stages import Stages
 from linsolve_prim.results import member_name
-from linsolve_prim.solvers.swaps import permutation_of
+from linsolve_prim.solvers.swaps import places_of
 
 
-@pytest.mark.parametrize("n", [1, 2, 7, 12])
-def test_exchanges_of_few_rows_in_any_order(n):
+@pytest.mark.parametrize("n", [1, 2, 7, 12, 13, 16, 21])
+def test_exchanges_of_rows_in_any_order(n):
     rng = np.random.default_rng(n)
     steps = np.arange(n)
     for swaps in (steps, np.full(n, n - 1), np.minimum(steps + 1, n - 1), rng.integers(steps, n)):
         want = np.arange(n)
         for k in range(n):
             want[[k, swaps[k]]] = want[[swaps[k], k]]
+        want = np.argsort(want)
         swaps = jnp.asarray(swaps, jnp.int32)
-        not_given = jnp.full(n, -1, jnp.int32)
-        np.testing.assert_array_equal(permutation_of(swaps, not_given), want)
-        batch = jax.vmap(permutation_of)(swaps[None], not_given[None])
-        np.testing.assert_array_equal(batch[0], want)
+        np.testing.assert_array_equal(places_of(swaps), want)
+        np.testing.assert_array_equal(jax.vmap(places_of)(swaps[None])[0], want)
 
 
-@pytest.mark.parametrize("scale", [0.0, 1e-36, 1e-30, 1e30, 1e37, np.inf])
+@pytest.mark.parametrize("scale", [0.0, 1e-35, 1e-30, 1e30, 1e37, np.inf])
 def test_small_system_is_judged_alike_at_any_scale(scale):
     """Eager, compiled and as a lane: squares of these over- or underflow in float32."""
     rng = np.random.default_rng(0)

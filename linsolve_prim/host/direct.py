@@ -24,18 +24,25 @@ host_call_p.multiple_results = True
 
 
 def host_call(
-    fn: Callable[..., Sequence[np.ndarray]], out: Sequence[jax.ShapeDtypeStruct], *args: Any
+    fn: Callable[..., Sequence[np.ndarray]],
+    out: Sequence[jax.ShapeDtypeStruct],
+    *args: Any,
+    either_way: Sequence[int] = (),
 ) -> list[Any]:
-    """`fn(*args)` on the host: `fn` takes NumPy arrays (views) and returns arrays like `out`."""
-    return host_call_p.bind(*args, fn=fn, out=tuple(out))
+    """`fn(*args)` on the host: `fn` takes NumPy arrays (views) and returns arrays like `out`.
+
+    `either_way` are the positions of square matrices of which `fn` can do with the transpose: what LAPACK
+    has made lies by columns, and is handed over without a copy (which would have to be compiled, too).
+    """
+    return host_call_p.bind(*args, fn=fn, out=tuple(out), either_way=tuple(either_way))
 
 
 @host_call_p.def_abstract_eval
-def _avals(*avals: Any, fn: Any, out: Any) -> list[Any]:
+def _avals(*avals: Any, fn: Any, out: Any, either_way: Any) -> list[Any]:
     return [jax.core.ShapedArray(x.shape, x.dtype) for x in out]
 
 
-def _portable(*args: Any, fn: Any, out: Any) -> list[Any]:
+def _portable(*args: Any, fn: Any, out: Any, either_way: Any) -> list[Any]:
     as_numpy = lambda *args: tuple(fn(*(np.asarray(x) for x in args)))
     return list(jax.pure_callback(as_numpy, out, *args))
 
@@ -43,11 +50,11 @@ def _portable(*args: Any, fn: Any, out: Any) -> list[Any]:
 _lower_portable = mlir.lower_fun(_portable, multiple_results=True)
 
 
-def _lowering(ctx: Any, *args: Any, fn: Any, out: Any) -> Any:
+def _lowering(ctx: Any, *args: Any, fn: Any, out: Any, either_way: Any) -> Any:
     """On one CPU device the callback itself; else what JAX makes of shardings and memories."""
     devices = getattr(ctx.module_context.axis_context, "num_devices", None)
     if devices != 1 or tuple(ctx.module_context.platforms) != ("cpu",):
-        return _lower_portable(ctx, *args, fn=fn, out=out)
+        return _lower_portable(ctx, *args, fn=fn, out=out, either_way=either_way)
 
     def call(*views: np.ndarray) -> tuple[np.ndarray, ...]:
         return tuple(np.asarray(x, like.dtype) for x, like in zip(fn(*views), out))
@@ -62,12 +69,27 @@ def _lowering(ctx: Any, *args: Any, fn: Any, out: Any) -> Any:
         has_side_effect=False,
         returns_token=False,
     )
+    if either_way and results:
+        _take_by_columns(results[0].owner, either_way)
     return results
+
+
+def _take_by_columns(call: Any, which: Any) -> None:
+    """Let the operands of a call lie by columns. (If JAX comes to write calls otherwise: by rows.)"""
+    attributes = getattr(call, "operation", call).attributes
+    if "operand_layouts" not in attributes:
+        return
+    layouts = list(attributes["operand_layouts"])
+    for i in which:
+        by_columns = "dense<[0, 1]> : tensor<2xindex>"
+        layouts[i] = type(layouts[i]).parse(by_columns, context=layouts[i].context)
+    kind = type(attributes["operand_layouts"])
+    attributes["operand_layouts"] = kind.get(layouts, context=layouts[0].context)
 
 
 mlir.register_lowering(host_call_p, _lowering, cacheable=False)
 
 
 @host_call_p.def_impl
-def _impl(*args: Any, fn: Any, out: Any) -> list[Any]:
-    return jax.jit(functools.partial(host_call_p.bind, fn=fn, out=out))(*args)
+def _impl(*args: Any, **params: Any) -> list[Any]:
+    return jax.jit(functools.partial(host_call_p.bind, **params))(*args)

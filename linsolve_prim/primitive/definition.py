@@ -21,7 +21,7 @@ from .call import FORWARD, SolveCall
 from .failure import EVERY_FAILURE, Failure, Inputs, raise_if_failed, raise_inside
 from .judge import Verdict
 from .run import Program, trace, unwrap_stats
-from .stages import Stages
+from .stages import Doubt, Stages
 from .told import tell_when_run, telling
 
 
@@ -122,20 +122,25 @@ def lowered(*operands: Any, call: SolveCall, program: Program) -> list[Any]:
         facts = stages.get((result, stats))
         out = tell_when_run(out[0], facts[0], facts[1], _describe(call, operands))
     if call.throw:
-        failed, told = _failed(call, stages, result, verdict)
+        failed, told, doubt = _failed(call, stages, result, verdict)
         inputs = _inputs(call, operands, vector=verdict.rhs_size is None)
-        out = (raise_inside(out[0], failed, told, inputs, _describe(call, operands)), *out[1:])
+        raised = raise_inside(out[0], failed, told, inputs, _describe(call, operands), doubt)
+        out = (raised, *out[1:])
     facts = () if call.record else stages.get((result, stats))
     return jax.tree.leaves((*out, *facts))
 
 
 def _failed(
     call: SolveCall, stages: Stages, result: Any, verdict: Any
-) -> tuple[Any, Callable[[], Verdict]]:  # (a constant is no `jax.Array` while tracing)
-    """Whether a solve failed by a code that raises; and the verdict, for who asks later."""
-    told = lambda: stages.inside().get(verdict)
+) -> tuple[Any, Callable[[], Verdict], Doubt | None]:
+    """Whether a solve failed by a code that raises; the verdict, for who asks later; doubts."""
+    told = lambda: stages.inside().get(verdict._replace(failed=None))
     if call.throw == EVERY_FAILURE:
-        return stages.get(verdict.failed), told
+        looked = None if call.levels else stages.first_look(verdict.failed, verdict.claim)
+        if looked is None:
+            return stages.get(verdict.failed), told, None
+        without_claim = lambda: stages.inside().get(verdict._replace(failed=None, claim=None))
+        return looked[0], without_claim, looked[1]
     (code,) = jax.tree.leaves(stages.get(result))  # which takes longer to find out
     failed = jnp.isin(code, jnp.array(sorted(call.throw), jnp.int32))
-    return failed, lambda: told()._replace(claim=code)
+    return failed, lambda: told()._replace(claim=code), None

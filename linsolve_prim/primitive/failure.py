@@ -28,6 +28,7 @@ from ..errors import (
 from ..host.direct import host_call
 from ..results import RESULTS, SUCCESSFUL, Solution, result_of_code
 from .judge import Verdict
+from .stages import Doubt
 
 _EXCEPTIONS: dict[str, type[LinearSolveError]] = {
     "max_steps_reached": NotConverged,
@@ -148,20 +149,29 @@ def raise_if_failed(
 
 
 def raise_inside(
-    value: Any, failed: Any, verdict: Callable[[], Verdict], inputs: Inputs, what: Failure
+    value: Any,
+    failed: Any,
+    verdict: Callable[[], Verdict],
+    inputs: Inputs,
+    what: Failure,
+    doubt: Doubt | None = None,
 ) -> Any:
     """`value`, such that using it raises if the solve (of any lane) failed.
 
     The callback runs only then, and finds out for itself what else there is to say. `verdict` is asked
-    inside of the conditional.
+    inside of the conditional. Where there is `doubt` of a solve that seems right, the callback takes
+    the second look; then it may return.
     """
     axes = varying_axes((value, failed))
     arrays, batched = inputs
     del inputs  # the callback outlives this trace, and must hold none of its tracers
+    looked_at, look = ([], None) if doubt is None else (doubt.arrays, doubt.look)
+    raised = None if doubt is None else doubt.raised
+    del doubt
     single = jnp.ndim(failed) == 0  # then the callback knows that it failed
     leaves, treedef = jax.tree.flatten(value)
 
-    def true_code(verdict: Verdict, leaves: Any, arrays: Any, lane: tuple[int, ...]) -> int:
+    def true_code(verdict: Any, leaves: Any, arrays: Any, lane: tuple[int, ...]) -> int:
         finite = verdict.rhs_size is None or np.isfinite(verdict.rhs_size[lane])
         if not (finite and _finite(Inputs(arrays, batched), lane)):
             return _NONFINITE
@@ -184,13 +194,34 @@ def raise_inside(
         remember(error)
         raise error
 
-    def fail_with(leaves: Any) -> Any:
-        structs = [jax.ShapeDtypeStruct(x.shape, x.dtype) for x in leaves]
-        told = verdict()._replace(failed=None if single else failed)
-        given, form = jax.tree.flatten((told, arrays, leaves))
-        out = host_call(lambda *x: fail(*jax.tree.unflatten(form, x)), structs, *given)
-        return vary_like(out, axes)
+    def look_and_fail(verdict: Verdict, looked_at: Any, arrays: Any, leaves: Any) -> Any:
+        assert look is not None
+        return fail(verdict._replace(claim=look(*looked_at)), arrays, leaves)
+
+    def look_twice(verdict: Verdict, looked_at: Any, arrays: Any, leaves: Any) -> Any:
+        assert look is not None
+        code = look(*looked_at)
+        return leaves if code == SUCCESSFUL else fail(verdict._replace(claim=code), arrays, leaves)
+
+    def calling(host: Callable[..., Any], *known: Any) -> Callable[[Any], Any]:
+        def branch(leaves: Any) -> Any:
+            structs = [jax.ShapeDtypeStruct(x.shape, x.dtype) for x in leaves]
+            told = verdict()._replace(failed=None if single else failed)
+            given, form = jax.tree.flatten((told, *known, arrays, leaves))
+            looked_at = {id(x) for x in jax.tree.leaves(known) if jnp.ndim(x) == 2}
+            either_way = [i for i, x in enumerate(given) if id(x) in looked_at]
+            call = lambda *x: host(*jax.tree.unflatten(form, x))
+            out = host_call(call, structs, *given, either_way=either_way)
+            return vary_like(out, axes)
+
+        return branch
 
     leaves = vary_like(leaves, axes)
-    leaves = jax.lax.cond(jnp.any(failed), fail_with, lambda leaves: leaves, leaves)
+    fine = lambda leaves: leaves
+    if look is None:
+        leaves = jax.lax.cond(jnp.any(failed), calling(fail), fine, leaves)
+    else:
+        branches = [fine, calling(look_twice, looked_at), calling(look_and_fail, looked_at)]
+        which = jnp.where(failed, 2, jnp.where(raised, 1, 0))
+        leaves = jax.lax.switch(which, branches, leaves)
     return jax.tree.unflatten(treedef, leaves)

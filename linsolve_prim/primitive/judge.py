@@ -122,7 +122,7 @@ class Verdict(NamedTuple):
     """
 
     failed: Array | None
-    claim: Array
+    claim: Array | None
     num_steps: Array
     relative_residual: Array | None
     rhs_size: Array | None

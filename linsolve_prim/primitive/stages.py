@@ -7,13 +7,24 @@ asked for inside of a conditional is computed inside of it: XLA does not move it
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 from jax.extend import core as jex
 
+from .._second_look import second_look_p
 from ..operators.program import evaluate
+from ..results import SUCCESSFUL
+
+
+class Doubt(NamedTuple):
+    """That a solve may have failed: who takes the second look on the host, and at what."""
+
+    raised: Any
+    arrays: list[Any]
+    look: Callable[..., Any]
 
 
 class Stages:
@@ -42,12 +53,43 @@ class Stages:
             copy._known.pop(variable, None)
         return copy
 
+    def first_look(self, failed: Any, claim: Any) -> tuple[Any, Doubt] | None:
+        """`failed` as it is if the result code `claim` is success, and what doubts that.
+
+        None if it is not a second look that decides on the claim. (Both are numbers of results.)
+        """
+        atom = self._jaxpr.outvars[claim]
+        looks = [e for e in self._jaxpr.eqns if e.primitive is second_look_p and atom in e.outvars]
+        if not looks:
+            return None
+        (look,) = looks
+        after = {atom}  # what depends on the claim
+        for eqn in self._jaxpr.eqns:
+            if any(x in after for x in eqn.invars if not isinstance(x, jex.Literal)):
+                after.update(eqn.outvars)
+        wanted = self._jaxpr.outvars[failed]
+        needed = self._needed([wanted])
+        self._evaluate([x for x in needed if x not in after] + look.invars)
+        copy = object.__new__(Stages)
+        copy._jaxpr = self._jaxpr
+        copy._known = self._known | {atom: np.int32(SUCCESSFUL)}
+        raised, *arrays = map(self._read, look.invars)
+        return copy.get(failed), Doubt(raised, arrays, look.params["look"].on_host)
+
     def _read(self, atom: Any) -> Any:
         return atom.val if isinstance(atom, jex.Literal) else self._known[atom]
 
     def _missing(self, atoms: Sequence[Any]) -> set[Any]:
         variables = (atom for atom in atoms if not isinstance(atom, jex.Literal))
         return {variable for variable in variables if variable not in self._known}
+
+    def _needed(self, atoms: Sequence[Any]) -> set[Any]:
+        """The variables that the given ones are made from, as far as they are not known."""
+        needed = self._missing(atoms)
+        for eqn in reversed(self._jaxpr.eqns):
+            if not needed.isdisjoint(eqn.outvars):
+                needed |= self._missing(eqn.invars)
+        return needed
 
     def _evaluate(self, atoms: Sequence[Any]) -> None:
         """Evaluate the equations that the given variables need; those with effects always."""

@@ -1,13 +1,11 @@
-"""From LAPACK's row exchanges to a permutation.
+"""From LAPACK's row exchanges to where each row went.
 
-`getrf` tells its exchanges one by one: step k exchanged rows k and swaps[k] ≥ k. The permutation p with
-A[p] = LU is what they do to 0, 1, 2, …  XLA's loops cost more than what is in them for small matrices,
-and `jax.lax.linalg.lu` has one with two scatters for each step; so what is here are straight lines.
+`getrf` tells its exchanges one by one: step k exchanged rows k and swaps[k] ≥ k. Row i of the matrix is
+in the end row places[i] of LU. XLA's loops cost more than what is in them for small matrices, and
+`jax.lax.linalg.lu` has one with two scatters for each step; so what is here are straight lines.
 """
 
 from __future__ import annotations
-
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -20,28 +18,24 @@ _UNROLLED = 8  # exchanges to one kernel
 
 
 @jax.custom_batching.custom_vmap
-def permutation_of(swaps: Array, given: Array) -> Array:
-    """The permutation p with A[p] = LU of LAPACK's exchanges, of shape `(n,)` or a batch `(..., n)`.
+def places_of(swaps: Array) -> Array:
+    """The places to which LAPACK's exchanges, `(n,)` or a batch `(..., n)`, brought rows 0 … n−1.
 
-    `given` is what `jax.lax.linalg.lu` says, which is the fastest for one matrix of middling size.
-    [measured: benchmarks/dense.py]
+    A = LU[places], and LU = A[p] for the inverse p of that permutation.
     """
-    n = swaps.shape[-1]
-    if swaps.ndim > 1 or n > 32:
-        return _followed_back(swaps)
-    return _packed(swaps) if n <= _FEW else given
+    if swaps.ndim > 1 or swaps.shape[-1] > _FEW:
+        return _followed(swaps)
+    return _packed(swaps)
 
 
-@permutation_of.def_vmap
-def _permutation_batch(
-    axis_size: int, in_batched: list[bool], swaps: Array, given: Array
-) -> tuple[Array, bool]:
-    del axis_size, in_batched  # the two come from one factorization
-    return permutation_of(swaps, given), True
+@places_of.def_vmap
+def _places_of_batch(axis_size: int, in_batched: list[bool], swaps: Array) -> tuple[Array, bool]:
+    del axis_size, in_batched
+    return places_of(swaps), True
 
 
 def _packed(swaps: Array) -> Array:
-    """The exchanges, done on 0 … n−1 in two words: of each number two bits in each.
+    """The exchanges, undone on 0 … n−1 in two words: of each number two bits in each.
 
     Numbers are exchanged by x ← x ⊕ (d·2²ᵏ + d·2²ᵖ) with d = xₖ ⊕ xₚ. All of it is arithmetic on
     scalars, so that XLA makes one kernel of it, and counts it as little work: CPU programs of more than
@@ -53,7 +47,7 @@ def _packed(swaps: Array) -> Array:
     low = word(sum((i & 3) << 2 * i for i in range(n)))
     high = word(sum((i >> 2) << 2 * i for i in range(n)))
     right, left, three = jax.lax.shift_right_logical, jax.lax.shift_left, word(3)
-    for k in range(n - 1):
+    for k in reversed(range(n - 1)):
         place, partner = word(2 * k), jax.lax.index_in_dim(twice, k, keepdims=False)
         both = left(word(1), place) | left(word(1), partner)
         low, high = (
@@ -64,36 +58,28 @@ def _packed(swaps: Array) -> Array:
     return (read(low) | left(read(high), jnp.full((n,), 2, jnp.uint32))).astype(swaps.dtype)
 
 
-def _followed_back(swaps: Array) -> Array:
-    """Which row came to stand here? The exchanges backwards, for all rows at once.
-
-    That is a chain of selections, 8 exchanges to a kernel.
-    """
+def _followed(swaps: Array) -> Array:
+    """All rows are followed through the exchanges at once: a chain of selections, 8 to a kernel."""
     n = swaps.shape[-1]
-    rows = jnp.arange(n, dtype=swaps.dtype)
-    rows = vary_like(jnp.broadcast_to(rows, swaps.shape), varying_axes(swaps))
+    partners = swaps
+    if n % _UNROLLED:  # exchanges of rows that do not exist do nothing
+        widths = [(0, 0, 0)] * (swaps.ndim - 1) + [(0, -n % _UNROLLED, 0)]
+        partners = jax.lax.pad(swaps, jnp.asarray(-1, swaps.dtype), widths)
 
-    def undo(row: Array, step: Any, partner: Array) -> Array:
+    def exchange(place: Array, step: Array, partner: Array) -> Array:
         # (`jnp.where` would be a function of its own in the program, each time)
-        step = (
-            jax.lax.full_like(row, step)
-            if isinstance(step, int)
-            else jnp.broadcast_to(step, row.shape)
-        )
-        partner = jax.lax.broadcast_in_dim(partner, row.shape, tuple(range(row.ndim)))
-        moved = jax.lax.select(jax.lax.eq(row, partner), step, row)
-        return jax.lax.select(jax.lax.eq(row, step), partner, moved)
+        step = jax.lax.broadcast(step, place.shape)
+        partner = jax.lax.broadcast_in_dim(partner, place.shape, tuple(range(place.ndim)))
+        moved = jax.lax.select(jax.lax.eq(place, partner), step, place)
+        return jax.lax.select(jax.lax.eq(place, step), partner, moved)
 
-    def undo_block(i: Array, row: Array) -> Array:
-        start = jnp.asarray(n - (i + 1) * _UNROLLED, row.dtype)
-        partners = jax.lax.dynamic_slice_in_dim(swaps, start, _UNROLLED, axis=-1)
-        for k in reversed(range(_UNROLLED)):
-            row = undo(row, start + k, jax.lax.slice_in_dim(partners, k, k + 1, axis=-1))
-        return row
+    def block(carry: tuple[Array, Array]) -> tuple[Array, Array]:
+        start, place = carry
+        here = jax.lax.dynamic_slice_in_dim(partners, start, _UNROLLED, axis=-1)
+        for k in range(_UNROLLED):
+            place = exchange(place, start + k, jax.lax.slice_in_dim(here, k, k + 1, axis=-1))
+        return start + _UNROLLED, place
 
-    blocks, rest = divmod(n, _UNROLLED)
-    if blocks:
-        rows = jax.lax.fori_loop(0, blocks, undo_block, rows)
-    for k in reversed(range(rest)):
-        rows = undo(rows, k, jax.lax.slice_in_dim(swaps, k, k + 1, axis=-1))
-    return rows
+    place = jax.lax.broadcasted_iota(swaps.dtype, swaps.shape, swaps.ndim - 1)
+    carry = (jnp.asarray(0, swaps.dtype), vary_like(place, varying_axes(swaps)))
+    return jax.lax.while_loop(lambda carry: carry[0] < n, block, carry)[1]
