@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import logging
-from typing import Any, TypeAlias
+from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Array, PyTree
 
 from ._recording import recording
-from ._static import Skeleton, Static, is_concrete, split, take_apart
+from ._static import is_concrete
 from ._tree import tree_dtype
 from ._types import (
     Options,
@@ -26,6 +26,7 @@ from ._types import (
 )
 from .adjoint import UnrolledAdjoint, as_adjoint, solve_unrolled
 from .auto import AutoLinearSolver
+from .eager import EagerSolves, Problem as Call, Settings, quick_settings, settings_of, solution_of
 from .errors import StructureError, WrongTypeError
 from .operators import (
     AbstractLinearOperator,
@@ -57,12 +58,11 @@ from .primitive import (
 )
 from .primitive.call import Problem
 from .primitive.states import stop_gradient
-from .results import RESULTS, SUCCESSFUL, Solution
+from .results import RESULTS, Solution
 from .solvers.base import AbstractLinearSolver
 
 _log = logging.getLogger("linsolve_prim")
 _DEFAULT_SOLVER = AutoLinearSolver(well_posed=True)
-_STATE = 4  # where the state stands among the arguments that are passed on
 
 
 def linear_solve(
@@ -119,93 +119,44 @@ def linear_solve(
         >>> bool(solution.result == lp.RESULTS.successful)
         True
     """
+    problem: Call
+    if state is sentinel and options is None and adjoint is None and not recording().on:
+        quick = quick_settings(operator, vector, solver, name)
+        if quick is not None:
+            problem = (operator, vector, solver, {}, sentinel, None)
+            return _solve_eagerly(problem, *quick, throw, suppress)
     options = {} if options is None else options
     if state is sentinel:
         solver, options = _prepared(operator, solver, options)
-    problem = (operator, vector, solver, options, state, adjoint)  # see _STATE
     if not isinstance(vector, (jax.Array, np.ndarray)):
-        problem = (operator, jax.tree.map(_as_leaf, vector), solver, options, state, adjoint)
-    arrays, treedef, leaves = take_apart(problem)
-    for array in arrays:
-        if isinstance(array, jax.core.Tracer):
-            return _solve(*problem, throw=failures(throw, suppress), name=name)
-    if recording().on:  # a tape is open: the primitive tells it, which a compiled call could not
+        vector = jax.tree.map(_as_leaf, vector)
+    problem = (operator, vector, solver, options, state, adjoint)
+    settings, arrays = settings_of(problem, name)
+    traced = any(isinstance(array, jax.core.Tracer) for array in arrays)
+    if traced or recording().on:  # a tape is told by the primitive, which a compiled call could not
         return _solve(*problem, throw=failures(throw, suppress), name=name)
-    settings = _settings(treedef, leaves, name)
-    if not throw:
-        return _restored(_compiled(settings, *arrays), state)
-    ok, out = _compiled_and_checked(settings, *arrays)
-    if isinstance(ok, jax.core.Tracer):  # constants inside somebody's jit: raise from there
-        return _solve(*problem, throw=failures(True, suppress), name=name)
-    if not np.asarray(ok):
-        solution = _restored(_compiled(settings, *arrays), state)
-        what = lambda: Failure(repr(solver), FORWARD, name)
-        raise_if_failed(solution, failures(True, suppress), what)
-        return solution
-    return _restored(out, state)
+    return _solve_eagerly(problem, settings, arrays, throw, suppress)
 
 
 def _as_leaf(x: Any) -> Any:
     return x if is_array(x) else jnp.asarray(x)
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class _Settings:
-    """The static half of an eager call. Equal calls share one object, so identity is equality."""
-
-    skeleton: Skeleton
-    name: str | None
-
-
-@functools.lru_cache(maxsize=4096)  # as many as `jax.jit` keeps programs
-def _settings(treedef: Any, leaves: tuple[Any, ...], name: str | None) -> _Settings:
-    """One object for all equal calls: comparing it is much of what an eager call costs."""
-    return _Settings(Skeleton(treedef, leaves), name)
-
-
-# value, result, the arrays of (stats, state), and what is no array of these
-_Output: TypeAlias = tuple[Any, Any, list[Array], Static]
-
-
-def _eager(settings: _Settings, *arrays: Array) -> _Output:
-    """An eager solve. What is no array in its statistics and state returns as structure."""
-    problem = settings.skeleton.fill(arrays)
-    solution = _solve(*problem, throw=frozenset(), name=settings.name)
-    given = problem[_STATE] is not sentinel  # then the caller has it
-    rest, skeleton = split((solution.stats, () if given else solution.state))
-    return solution.value, solution.result, rest, Static(skeleton)
-
-
-def _eager_and_checked(settings: _Settings, *arrays: Array) -> tuple[Array, _Output]:
-    """An eager solve, and whether it succeeded.
-
-    On CPU, JAX runs a program that may call back on the thread that asks for it, and any other of
-    this size on another one, which costs 25 µs when the result is looked at at once [measured:
-    benchmarks/dense.py]. Hence the callback that does nothing, and that only a failure calls.
-    """
-    value, result, rest, skeleton = _eager(settings, *arrays)
-    (code,) = jax.tree.leaves(result)
-    ok = code == SUCCESSFUL
-    if jax.default_backend() == "cpu":
-        same = lambda: jax.pure_callback(lambda x: x, jax.ShapeDtypeStruct((), bool), ok)
-        ok = jax.lax.cond(ok, lambda: ok, same)
-    return ok, (value, None, rest, skeleton)  # the result is not needed: see `ok`
-
-
-_compiled = jax.jit(_eager, static_argnums=0)
-_compiled_and_checked = jax.jit(_eager_and_checked, static_argnums=0)
-
-
-def _restored(output: _Output, state: Any) -> Solution:
-    """The solution, with statistics and state as the solver made them once they are asked for."""
-    value, result, rest, skeleton = output
-    result = RESULTS.successful if result is None else result
-    return Solution.later(value, result, functools.partial(_rest, rest, skeleton, state))
-
-
-def _rest(arrays: list[Array], skeleton: Static, state: Any) -> tuple[dict[str, Any], Any]:
-    stats, made = skeleton.value.fill(arrays)
-    return stats, made if state is sentinel else state
+def _solve_eagerly(
+    problem: Call, settings: Settings, arrays: Sequence[Array], throw: bool, suppress: Any
+) -> Solution:
+    solver, state = problem[2], problem[4]
+    if not throw:
+        return solution_of(_programs.plain(settings, *arrays), state)
+    ok, out = _programs.checked(settings, *arrays)
+    if isinstance(ok, jax.core.Tracer):  # constants inside somebody's jit: raise from there
+        return _solve(*problem, throw=failures(True, suppress), name=settings.name)
+    if not np.asarray(ok):
+        solution = solution_of(_programs.plain(settings, *arrays), state)
+        what = lambda: Failure(repr(solver), FORWARD, settings.name)
+        raise_if_failed(solution, failures(True, suppress), what)
+        return solution
+    return solution_of(out, state)
 
 
 def _solve(
@@ -251,6 +202,9 @@ def _solve(
     call, operands = SolveCall.make(problem, throw=throw, kind=FORWARD, name=name)
     value, result, stats = bind(call, operands)
     return Solution(value, result, stats, state)
+
+
+_programs = EagerSolves(_solve)
 
 
 def _prepared(operator: Any, solver: Any, options: Any) -> tuple[Any, Any]:

@@ -20,7 +20,7 @@ LAYERS = [
     ["preconditioners"],
     ["solvers"],
     ["primitive"],
-    ["adjoint", "auto", "api", "functions", "simple", "least_squares", "explain"]
+    ["adjoint", "auto", "eager", "api", "functions", "simple", "least_squares", "explain"]
     + ["internal", "factorization", "entry"],
     ["nonlinear", "learn"],
     ["tracing"],

@@ -203,7 +203,7 @@ def test_eager_gradient_traces_twice():
 
 
 def _compilations():
-    return api._compiled_and_checked._cache_size()
+    return api._programs.checked._cache_size()
 
 
 def test_fresh_functions_compile_once_S0_52():

@@ -36,6 +36,8 @@ from .structures import (
 )
 from .swaps import places_of
 
+# The columns of LU one after another: as they lie in memory. (XLA turns a matrix that lies so around
+# wherever it leaves a program.) The places of rows; what the first look saw; ...; whose factors: Aᵀ's?
 _LUState: TypeAlias = tuple[tuple[Array, Array], tuple[Array, Array], PackedStructures, Static]
 
 
@@ -127,15 +129,17 @@ class LU(AbstractLinearSolver[_LUState]):
         del options
         require_square(operator, "LU")
         lu, swaps, _ = lax_linalg.lu(operator.as_matrix().T)
-        rows = lu.T  # these lie in memory as LAPACK left them
-        return (rows, places_of(swaps)), _first_look(lu), pack_structures(operator), Static(True)
+        factor = lu.T.reshape(-1), places_of(swaps)
+        return factor, _first_look(lu), pack_structures(operator), Static(True)
 
     def compute(
         self, state: _LUState, vector: PyTree[Array], options: Options
     ) -> tuple[PyTree[Array], RESULTS, dict[str, Any]]:
         del options
-        (rows, places), (doubt, most), structures, transposed = state
-        substitute = functools.partial(lax_linalg.triangular_solve, rows.T, left_side=True)
+        (columns, places), (doubt, most), structures, transposed = state
+        n = len(places)
+        lu = columns.reshape(n, n).T
+        substitute = functools.partial(lax_linalg.triangular_solve, lu, left_side=True)
         x = ravel_vector(vector, structures)[:, None]
         if transposed.value:  # (LU)ᵀ z = b and x = z[places]
             x = substitute(x, lower=False, transpose_a=True)
@@ -144,7 +148,7 @@ class LU(AbstractLinearSolver[_LUState]):
         else:  # LU x = z and z[places] = b
             x = substitute(_take(x, _inverse(places)), lower=True, unit_diagonal=True)
             x = substitute(x, lower=False)[:, 0]
-        code = second_look(_look(rows.shape[-1]), doubt, rows.T, most)
+        code = second_look(_look(n), doubt, lu, most)
         return unravel_solution(x, structures), result_of_code(code), {}
 
     def transpose(self, state: _LUState, options: Options) -> tuple[_LUState, Options]:
@@ -153,12 +157,12 @@ class LU(AbstractLinearSolver[_LUState]):
         return (factor, looks, structures, Static(not transposed.value)), options
 
     def conj(self, state: _LUState, options: Options) -> tuple[_LUState, Options]:
-        (rows, places), looks, structures, transposed = state
-        return ((rows.conj(), places), looks, structures, transposed), options
+        (columns, places), looks, structures, transposed = state
+        return ((columns.conj(), places), looks, structures, transposed), options
 
     def slogdet(self, state: _LUState) -> SignAndLog:
-        (rows, places), *_ = state
-        sign, log = of_diagonal(jnp.diagonal(rows))
+        (columns, places), *_ = state
+        sign, log = of_diagonal(columns[:: len(places) + 1])
         return sign * parity(places).astype(sign.dtype), log
 
     def assume_full_rank(self) -> bool:
