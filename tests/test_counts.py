@@ -237,3 +237,26 @@ def test_other_functions_compile_anew():
     before = _compilations()
     np.testing.assert_allclose(lp.solve(lambda x: 4 * x, b), b / 4)
     assert _compilations() == before + 1
+
+
+def test_who_asks_for_the_solution_alone_gets_that_alone():
+    """No verdict is lowered; where it is asked for, or raises, it is the same verdict."""
+    a = jnp.diag(jnp.arange(1.0, 41.0, dtype=REAL))
+    b = jnp.ones(40, REAL)
+
+    def solve(a, b, throw=False):
+        return lp.linear_solve(lp.MatrixLinearOperator(a), b, lp.LU(), throw=throw)
+
+    def lowered(f):
+        return jax.jit(f).lower(a, b).as_text()
+
+    value = lowered(lambda a, b: solve(a, b).value)
+    assert "stablehlo.case" not in value  # neither pivots nor the residual are looked at
+    assert "dot_general" not in value
+    assert "dot_general" in lowered(lambda a, b: solve(a, b).stats["residual_norm"])
+    assert "dot_general" in lowered(lambda a, b: solve(a, b, throw=True).value)
+    both = jax.jit(lambda a, b: (solve(a, b).value, solve(0 * a, b).result))(a, b)
+    np.testing.assert_allclose(both[0], 1 / jnp.arange(1.0, 41.0), rtol=1e-5)
+    assert both[1] == lp.RESULTS.singular
+    inner = jax.jit(lambda a, b: solve(a, b))  # the outer program uses a part of it
+    assert "dot_general" not in lowered(lambda a, b: inner(a, b).value)

@@ -59,6 +59,7 @@ class SolveCall:
     name: str | None = None
     levels: tuple[Level, ...] = ()  # innermost first
     record: bool = False  # whether the compiled program tells the tapes
+    facts: bool = True  # whether result and statistics are asked for
 
     def __repr__(self) -> str:
         title = f" {self.name!r}" if self.name else ""
@@ -97,7 +98,9 @@ class SolveCall:
 
     def essence(self) -> SolveCall:
         """What decides the computation: all but what is said or done about a failure."""
-        return dataclasses.replace(self, throw=frozenset(), kind=FORWARD, name=None, record=False)
+        return dataclasses.replace(
+            self, throw=frozenset(), kind=FORWARD, name=None, record=False, facts=True
+        )
 
     def inner(self) -> SolveCall:
         """The call that the outermost `vmap` maps."""

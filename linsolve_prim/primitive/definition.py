@@ -126,8 +126,9 @@ def lowered(*operands: Any, call: SolveCall, program: Program) -> list[Any]:
         inputs = _inputs(call, operands, vector=verdict.rhs_size is None)
         raised = raise_inside(out[0], failed, told, inputs, _describe(call, operands), doubt)
         out = (raised, *out[1:])
-    facts = () if call.record else stages.get((result, stats))
-    return jax.tree.leaves((*out, *facts))
+    if not call.record:
+        out = (*out, stages.get((result, stats)) if call.facts else program.no_facts())
+    return jax.tree.leaves(out)
 
 
 def _failed(

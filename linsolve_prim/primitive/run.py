@@ -102,6 +102,11 @@ class Program:
         avals = jax.tree.unflatten(self.out_tree, self.jaxpr.out_avals)
         return jax.tree.leaves(avals[:3])
 
+    def no_facts(self) -> tuple[Any, Any]:
+        """What stands in the place of result and statistics if nobody asks for them."""
+        _, *facts, _ = jax.tree.unflatten(self.out_tree, self.jaxpr.out_avals)
+        return jax.tree.map(lambda aval: jax.lax.full(aval.shape, 0, aval.dtype), tuple(facts))
+
     def unflatten(self, flat: list[Any]) -> tuple[Any, Any, dict[str, Any]]:
         """The inverse of `jax.tree.leaves((value, result, stats))`."""
         *kept, _ = jax.tree.unflatten(self.out_tree, self.jaxpr.out_avals)

@@ -66,8 +66,8 @@ def _followed(swaps: Array) -> Array:
         widths = [(0, 0, 0)] * (swaps.ndim - 1) + [(0, -n % _UNROLLED, 0)]
         partners = jax.lax.pad(swaps, jnp.asarray(-1, swaps.dtype), widths)
 
+    # (what `jnp` and operators do takes ten times as long to trace)
     def exchange(place: Array, step: Array, partner: Array) -> Array:
-        # (`jnp.where` would be a function of its own in the program, each time)
         step = jax.lax.broadcast(step, place.shape)
         partner = jax.lax.broadcast_in_dim(partner, place.shape, tuple(range(place.ndim)))
         moved = jax.lax.select(jax.lax.eq(place, partner), step, place)
@@ -77,9 +77,11 @@ def _followed(swaps: Array) -> Array:
         start, place = carry
         here = jax.lax.dynamic_slice_in_dim(partners, start, _UNROLLED, axis=-1)
         for k in range(_UNROLLED):
-            place = exchange(place, start + k, jax.lax.slice_in_dim(here, k, k + 1, axis=-1))
-        return start + _UNROLLED, place
+            step = jax.lax.add(start, start.dtype.type(k))
+            place = exchange(place, step, jax.lax.slice_in_dim(here, k, k + 1, axis=-1))
+        return jax.lax.add(start, start.dtype.type(_UNROLLED)), place
 
     place = jax.lax.broadcasted_iota(swaps.dtype, swaps.shape, swaps.ndim - 1)
     carry = (jnp.asarray(0, swaps.dtype), vary_like(place, varying_axes(swaps)))
-    return jax.lax.while_loop(lambda carry: carry[0] < n, block, carry)[1]
+    more = lambda carry: jax.lax.lt(carry[0], carry[0].dtype.type(n))
+    return jax.lax.while_loop(more, block, carry)[1]
