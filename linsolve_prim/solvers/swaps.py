@@ -14,7 +14,15 @@ from jaxtyping import Array
 from .._varying import vary_like, varying_axes
 
 _FEW = 12  # rows; 16 would have places in `_packed`
-_UNROLLED = 8  # exchanges to one kernel
+
+
+def _unrolled(swaps: Array) -> int:
+    """How many exchanges are made in one trip of the loop.
+
+    Of a loop with less than 1 KiB XLA makes one kernel on CPU, which is compiled faster if it is short;
+    of any other each trip is a call of one. [measured: benchmarks/dense.py]
+    """
+    return 2 if 2 * swaps.size * swaps.dtype.itemsize < 1000 else 8
 
 
 @jax.custom_batching.custom_vmap
@@ -59,11 +67,11 @@ def _packed(swaps: Array) -> Array:
 
 
 def _followed(swaps: Array) -> Array:
-    """All rows are followed through the exchanges at once: a chain of selections, 8 to a kernel."""
-    n = swaps.shape[-1]
+    """All rows are followed through the exchanges at once: a chain of selections."""
+    n, unrolled = swaps.shape[-1], _unrolled(swaps)
     partners = swaps
-    if n % _UNROLLED:  # exchanges of rows that do not exist do nothing
-        widths = [(0, 0, 0)] * (swaps.ndim - 1) + [(0, -n % _UNROLLED, 0)]
+    if n % unrolled:  # exchanges of rows that do not exist do nothing
+        widths = [(0, 0, 0)] * (swaps.ndim - 1) + [(0, -n % unrolled, 0)]
         partners = jax.lax.pad(swaps, jnp.asarray(-1, swaps.dtype), widths)
 
     # (what `jnp` and operators do takes ten times as long to trace)
@@ -75,11 +83,11 @@ def _followed(swaps: Array) -> Array:
 
     def block(carry: tuple[Array, Array]) -> tuple[Array, Array]:
         start, place = carry
-        here = jax.lax.dynamic_slice_in_dim(partners, start, _UNROLLED, axis=-1)
-        for k in range(_UNROLLED):
+        here = jax.lax.dynamic_slice_in_dim(partners, start, unrolled, axis=-1)
+        for k in range(unrolled):
             step = jax.lax.add(start, start.dtype.type(k))
             place = exchange(place, step, jax.lax.slice_in_dim(here, k, k + 1, axis=-1))
-        return jax.lax.add(start, start.dtype.type(_UNROLLED)), place
+        return jax.lax.add(start, start.dtype.type(unrolled)), place
 
     place = jax.lax.broadcasted_iota(swaps.dtype, swaps.shape, swaps.ndim - 1)
     carry = (jnp.asarray(0, swaps.dtype), vary_like(place, varying_axes(swaps)))
