@@ -11,8 +11,12 @@ from typing import Any
 import jax
 
 
-def dce_rule(used: list[bool], eqn: Any) -> tuple[list[bool], Any]:
-    """What is used of the operands if only some results are; and the equation for those."""
+def dce_rule(used: list[bool], *live_and_eqn: Any) -> tuple[list[bool], Any]:
+    """What is used of the operands if only some results are; and the equation for those.
+
+    (JAX 0.12 says between the two which operands are alive, which matters to references only.)
+    """
+    eqn = live_and_eqn[-1]
     if not any(used):
         return [False] * len(eqn.invars), None
     call, program = eqn.params["call"], eqn.params["program"]
