@@ -52,6 +52,9 @@ def test_a_gradient_that_is_stopped_is_zero_S4_24():
 
 
 def test_arguments_that_are_not_there():
+    for which in ([], ["A", 0]):
+        with pytest.raises(TypeError, match="wrt: must name each argument once, and at least one"):
+            lp.gradient(loss, which)
     for which in ("c", 5, -1):
         with pytest.raises(TypeError, match="wrt: must name arguments of f, A, b"):
             lp.gradient(loss, which)

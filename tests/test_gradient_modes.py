@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import scipy.sparse
 from conftest import X64
 from jax.test_util import check_grads
 
@@ -210,6 +211,25 @@ def test_the_unrolled_gradient_by_what_a_preconditioner_is_made_of_S1_25(where):
     np.testing.assert_allclose(
         jax.grad(f)(at, lp.preconditioners.Jacobi()), jax.grad(f)(at, held), rtol=1e-10
     )
+
+
+@pytest.mark.parametrize(
+    "name", ["ic", *(pytest.param(n, marks=pytest.mark.slow) for n in ("ilu", "ssor"))]
+)
+def test_unrolled_iterations_pass_through_substitutions(name):
+    """Reverse mode through preconditioners that are applied level by level, beside M as a matrix."""
+    band = scipy.sparse.diags([-1.0, 3.0, -1.0], [-1, 0, 1], (N, N)).tocsr()
+    made = lp.SparseLinearOperator.from_scipy(band, lp.positive_semidefinite_tag)
+    m = lp.preconditioners.by_name(name)
+    dense = lp.MatrixLinearOperator(m.init(made).as_matrix(), lp.positive_semidefinite_tag)
+
+    def f(b, m):
+        x = lp.solve(made, b, lp.CG(preconditioner=m), adjoint=lp.UnrolledAdjoint(2))
+        return jnp.sum(jnp.sin(x))
+
+    close(jax.grad(f)(B, m), jax.grad(f)(B, dense))
+    batch = jnp.stack([B, B[::-1]])
+    close(jax.vmap(jax.grad(f), (0, None))(batch, m)[1], jax.grad(f)(B[::-1], dense))
 
 
 def test_unrolled_solves_are_on_the_tape_and_raise():

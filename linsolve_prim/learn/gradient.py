@@ -46,6 +46,8 @@ def gradient(
     chosen = list(wrt) if isinstance(wrt, Sequence) and several else [wrt]
     signature = inspect.signature(f)
     names = [_name(signature, which) for which in chosen]
+    if not names or len(set(names)) < len(names):
+        raise WrongTypeError(f"wrt: must name each argument once, and at least one; got {wrt!r}.")
 
     @functools.wraps(f)
     def differentiated(*args: Any, **kwargs: Any) -> Any:

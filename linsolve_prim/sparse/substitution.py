@@ -79,7 +79,14 @@ def _solver(triangle: Triangle, transpose: bool) -> Any:
             x = solve(entries, diagonal, jnp.moveaxis(b, 0, 1).reshape(n, axis_size * k))
             return jnp.moveaxis(x.reshape(n, axis_size, k), 1, 0), True
 
-        return solve
+        # `custom_vmap` has no reverse mode. Unrolled iterations ask for that of a preconditioner.
+        differentiable = jax.custom_jvp(solve)
+
+        @differentiable.defjvp
+        def _derivative(primals: tuple[Array, ...], tangents: tuple[Array, ...]) -> Any:
+            return solve(*primals), jax.jvp(plain, primals, tangents)[1]
+
+        return differentiable
 
     return triangle.pattern.cached(("substitution", triangle[1:], transpose), make)
 
