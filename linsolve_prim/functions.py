@@ -36,7 +36,7 @@ from .detection.affine import AffineFunction, fill, matrix_of, trace
 from .detection.detect import detect
 from .detection.rows import Limits
 from .detection.values import count_products
-from .errors import PrecisionWarning, StructureError
+from .errors import PrecisionWarning, StructureError, WrongTypeError
 from .operators import AbstractLinearOperator, FunctionLinearOperator, MatrixLinearOperator
 from .operators.linearity import split_affine
 from .solvers import AbstractHostSolver
@@ -216,4 +216,11 @@ def _traced(
 
 
 def _trace(f: Callable[..., Any], like: Structure, args: tuple[Any, ...]) -> AffineFunction:
-    return f.traced(like, *args) if isinstance(f, LinearFunction) else trace(f, like, *args)
+    try:
+        return f.traced(like, *args) if isinstance(f, LinearFunction) else trace(f, like, *args)
+    except jax.errors.TracerArrayConversionError as error:
+        raise WrongTypeError(
+            "A: must be a function of `jax.numpy`, since it is traced; this one calls NumPy or another "
+            "library. Rewrite it, or pass it as `interop.scipy.from_scipy(scipy.sparse.linalg."
+            "LinearOperator((m, n), matvec=A, rmatvec=...))`, which calls it on the host."
+        ) from error

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import scipy.sparse.linalg
 from jax import lax
 
 import linsolve_prim as lp
@@ -150,6 +151,20 @@ def test_grids_and_pytrees():
     assert "SparseLinearOperator" in lp.explain(f, b)
     x = lp.solve(f, b, x0=jax.tree.map(jnp.zeros_like, b))
     jax.tree.map(lambda y, z: np.testing.assert_allclose(y, z, atol=TOL), f(x), b)
+
+
+def test_products_of_numpy_are_for_the_host_S4_06():
+    """A function that is no JAX is refused with the way out, which has gradients as well."""
+    numpy_product = lambda x: np.asarray(x) * np.array([2.0, 4.0])
+    b = jnp.ones(2)
+    with pytest.raises(TypeError, match=r"A: must be a function of `jax.numpy`.*from_scipy"):
+        lp.solve(numpy_product, b)
+    product = scipy.sparse.linalg.LinearOperator(
+        (2, 2), matvec=numpy_product, rmatvec=numpy_product, dtype=b.dtype
+    )
+    solve = lambda b: lp.solve(lp.interop.scipy.from_scipy(product), b, lp.GMRES())
+    np.testing.assert_allclose(solve(b), [0.5, 0.25], rtol=1e-5)
+    np.testing.assert_allclose(jax.grad(lambda b: solve(b).sum())(b), [0.5, 0.25], rtol=1e-5)
 
 
 def test_further_arguments_come_in_a_tuple():

@@ -87,6 +87,10 @@ def _on_host(operator: Any, form: str, x: np.ndarray) -> np.ndarray:
     """The product with a batch of vectors `(..., n)`."""
     columns = x.reshape(-1, x.shape[-1]).T
     columns = columns.conj() if form in "CT" else columns
-    y = operator.matmat(columns) if form in "AC" else operator.rmatmat(columns)
+    if columns.shape[1] == 1:  # many users' products are written for (n,) and not for (n, 1)
+        one = operator.matvec if form in "AC" else operator.rmatvec
+        y = one(columns[:, 0])[:, None]
+    else:
+        y = operator.matmat(columns) if form in "AC" else operator.rmatmat(columns)
     y = y.conj() if form in "CT" else y
     return np.ascontiguousarray(y.T, x.dtype).reshape(*x.shape[:-1], y.shape[0])
