@@ -63,8 +63,11 @@ def lanes_marks(method):
     return [] if method.name in core else [pytest.mark.slow]
 
 
-def expected(method, kind):
+def expected(method, name):
     """True or False, or `None` where both are honest."""
+    kind = EDGES[name][0]
+    if name in ("small A", "large A") and method.power * np.log(HUGE) > np.log(np.finfo(REAL).max):
+        return None
     if kind in ("bad", "maybe"):
         return None
     if kind == "never":
@@ -80,7 +83,7 @@ def check(method, name, x, result, stats):
     b, x = np.asarray(b), np.asarray(x, np.float64)
     success = bool(result == RESULTS.successful)
     assert np.isfinite(x).all(), name
-    want = expected(method, kind)
+    want = expected(method, name)
     assert want is None or success == want, (name, lp.RESULTS[result])
     assert (stats["reason"] == REASONS.failed) == (not success), name
     if kind == "bad":

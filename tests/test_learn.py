@@ -91,7 +91,8 @@ def test_derivatives_by_coefficients_matrix_and_preconditioner():
     for x, y in zip(jax.tree.leaves(compiled), jax.tree.leaves(eager)):
         np.testing.assert_allclose(x, y, rtol=1e-8, atol=1e-12)
     assert float(jnp.abs(eager[0].preconditioner.U).max()) > 0
-    second = jax.hessian(lambda a: loss((UnrolledCG(a, solver.betas), SPD, B)))(solver.alphas)
+    by_steps = lambda a: loss((UnrolledCG(a, solver.betas), SPD, B))
+    second = jax.jit(jax.hessian(by_steps))(solver.alphas)
     assert bool(jnp.all(jnp.isfinite(second)))
 
 
@@ -367,7 +368,7 @@ def test_directions_of_a_network_are_differentiable_by_its_parameters_S1_15():
         rtol=1e-9,
     )  # fmt: skip
     zero = jax.grad(lambda b: jnp.sum(lp.solve(operator, b, DirectionSolver(network, steps=3))))
-    assert bool(jnp.all(jnp.isfinite(zero(0 * B))))
+    assert bool(jnp.all(jnp.isfinite(jax.jit(zero)(0 * B))))
 
 
 def test_settings_of_the_direction_solver_are_checked():
