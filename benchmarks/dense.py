@@ -11,7 +11,7 @@ import numpy as np
 import linsolve_prim as lp
 
 from .report import Table
-from .timing import agree, markdown, time_together
+from .timing import agree, markdown, spread, time_together
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
@@ -53,8 +53,7 @@ def _check(fns, args) -> None:
 def _row(name: str, results: dict[str, tuple[float, float]]) -> list[str]:
     base = results["jnp.linalg.solve"][0]
     cells = [f"{median / base:.2f}" for median, _ in results.values()]
-    spread = max(iqr / median for median, iqr in results.values())
-    return [name, f"{base:.1f}", *cells[1:], f"{100 * spread:.0f} %"]
+    return [name, f"{base:.1f}", *cells[1:], spread(results)]
 
 
 def jitted(seconds: float) -> Table:
@@ -101,13 +100,15 @@ def eager(seconds: float) -> Table:
             calls[key] = call
             calls[f"jitted {key}"] = lambda jitted=jitted: jitted(a, b).block_until_ready()
         agree(calls)
-        times = {key: median for key, (median, _) in time_together(calls, seconds).items()}
+        results = time_together(calls, seconds)
+        times = {key: median for key, (median, _) in results.items()}
         extra = {key: times[key] - times[f"jitted {key}"] for key, *_ in cases}
         shown = [f"{times[key]:.1f} (+{extra[key]:.1f})" for key, *_ in cases]
         ratio = f"{extra['Lineax'] / extra['ours']:.1f}"
         rows.append([f"{n}×{n}", f"{times['jnp.linalg.solve']:.1f}", *shown, ratio])
+        rows[-1].append(spread(results))
     header = ["eager, µs (beyond jitted)", "jitted jnp.linalg.solve", *(key for key, *_ in cases)]
-    return markdown("Eager", [*header, "Lineax's overhead / ours"], rows)
+    return markdown("Eager", [*header, "Lineax's overhead / ours", "spread"], rows)
 
 
 def compilation(repeats: int) -> Table:

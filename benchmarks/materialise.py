@@ -11,7 +11,7 @@ import linsolve_prim as lp
 from linsolve_prim.cli import compare_memory as memory
 
 from .report import Table
-from .timing import markdown, time_together
+from .timing import markdown, spread, time_together
 
 KERNEL = np.array([[0, 1, 0], [1, -4, 1], [0, 1, 0]], np.float32)
 
@@ -98,9 +98,10 @@ def solves(seconds: float, quick: bool) -> Table:
             gradient = jax.jit(jax.grad(lambda c, b, solve=solve: solve(c, b).sum()))
             calls[label] = lambda solve=solve, b=b, c=c: solve(c, b)
             calls[f"{label}, gradient"] = lambda g=gradient, b=b, c=c: g(c, b)
-        times = {k: t / 1000 for k, (t, _) in time_together(calls, seconds / 4, 7).items()}
-        rows.append([f"{m}²", *(f"{times[k]:.2f}" for k in calls)])
-    header = ["grid", "sparse, ms", "gradient, ms", "dense or GMRES, ms", "gradient, ms"]
+        results = time_together(calls, seconds / 4, 7)
+        cells = [f"{results[k][0] / 1000:.2f}" for k in calls]
+        rows.append([f"{m}²", *cells, spread(results)])
+    header = ["grid", "sparse, ms", "gradient, ms", "dense or GMRES, ms", "gradient, ms", "spread"]
     return markdown("Functions solved as sparse matrices, or by their products", header, rows)
 
 

@@ -15,7 +15,7 @@ from linsolve_prim.preconditioners import AMG, GeometricMultigrid
 
 from .krylov import stencil
 from .report import Table
-from .timing import markdown, time_together
+from .timing import markdown, spread, time_together
 
 RTOL = 1e-8
 METHODS = ("smoothed_aggregation", "ruge_stuben")
@@ -113,10 +113,12 @@ def solves(seconds: float, quick: bool) -> Table:
                     f"{times['pyamg'][0] / 1e3:.0f}",
                     f"{times['ours'][0] / times['pyamg'][0]:.2f}",
                     str(int(steps)),
+                    spread(times),
                 ]
             )
     header = [
         "Poisson", "PyAMG set-up, s", "ours, ×", "compile, s", "PyAMG solve, ms", "ours, ×", "steps",
+        "spread of the solves",
     ]  # fmt: skip
     return markdown("CG with algebraic multigrid: time", header, rows)
 

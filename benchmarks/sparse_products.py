@@ -9,7 +9,7 @@ import linsolve_prim as lp
 from linsolve_prim.sparse import layouts
 
 from .report import Table
-from .timing import markdown, time_together
+from .timing import markdown, spread, time_together
 
 IN_A_LOOP = 10
 
@@ -68,12 +68,15 @@ def products(seconds: float) -> Table:
             "BCOO": lambda: product(bcoo, x).block_until_ready(),
             "BCSR": lambda: product(bcsr, x).block_until_ready(),
         }
-        times = {key: median for key, (median, _) in time_together(calls, seconds).items()}
+        results = time_together(calls, seconds)
+        times = {key: median for key, (median, _) in results.items()}
         times["loop"] /= IN_A_LOOP
         base = times.pop("SciPy")
         layout = "DIA" if layouts.is_dia(operator.pattern) else "sliced ELL"
         cells = [f"{time / base:.2f}" for time in times.values()]
-        rows.append([name, str(operator.pattern.nnz), layout, f"{base:.0f}", *cells])
+        rows.append(
+            [name, str(operator.pattern.nnz), layout, f"{base:.0f}", *cells, spread(results)]
+        )
     header = ["A x", "entries", "our layout", "SciPy CSR, µs", "ours, ×", "ours in a loop, ×"]
-    header += ["ours, Aᵀx, ×", "BCOO, ×", "BCSR, ×"]
+    header += ["ours, Aᵀx, ×", "BCOO, ×", "BCSR, ×", "spread"]
     return markdown("Sparse products", header, rows)

@@ -10,7 +10,7 @@ import linsolve_prim as lp
 
 from .report import Table
 from .sparse import poisson
-from .timing import markdown, time_together
+from .timing import markdown, spread, time_together
 
 RIGHT_HAND_SIDES = 16
 
@@ -64,10 +64,12 @@ def substitution(seconds: float, quick: bool) -> Table:
             values = iter(lambda: operator.values * (1 + 1e-6 * rng.random()), None)
             calls[label] = lambda one=one, values=values, b=b: one(next(values), b)
             calls[f"{label}, 16"] = lambda f=batch, values=values, many=many: f(next(values), many)
-        times = {k: t for k, (t, _) in time_together(calls, seconds / len(CASES)).items()}
+        results = time_together(calls, seconds / len(CASES))
+        times = {k: t for k, (t, _) in results.items()}
         count = lp.Triangular().triangle(operator).levels(transpose=False).height
         rows.append([name, str(n), str(matrix.nnz), str(count)])
         rows[-1] += [f"{times[k] / 1000:.2f}" for k in ("device", "host", "device, 16", "host, 16")]
+        rows[-1].append(spread(results))
     header = ["matrix", "n", "entries", "levels", "`Triangular`, ms", "`SpSolveTriangular`, ms"]
-    header += ["16 right-hand sides: `Triangular`", "`SpSolveTriangular`"]
+    header += ["16 right-hand sides: `Triangular`", "`SpSolveTriangular`", "spread"]
     return markdown("Substitution with sparse triangular matrices", header, rows)
