@@ -11,7 +11,6 @@ from ._tree import tree_zeros
 from ._types import structure_str
 from .auto import AutoLinearSolver, is_matrix_free
 from .functions import function_system
-from .host.available import available
 from .operators import (
     AbstractLinearOperator,
     MatrixLinearOperator,
@@ -28,7 +27,6 @@ from .preconditioners.auto import Auto
 from .preconditioners.names import by_name
 from .simple import as_array, is_matrix
 from .solvers.base import AbstractLinearSolver
-from .solvers.host import AbstractHostSolver
 from .solvers.krylov.base import AbstractKrylovSolver
 from .solvers.triangular import Triangular
 from .sparse.operator import SparseLinearOperator
@@ -92,22 +90,13 @@ def explain(
             f"{float(chosen.tolerance(jnp.ones((), _real_dtype(operator)))):.1e}·‖b‖"
         )
     )
-    lines.append(f"runs: {implementation(chosen)}")
+    lines.append(f"runs: {chosen.implementation()}")
     lines.append(f"rank: {rank}")
     lines.append(f"success is judged by: {judged}")
     lines.append(
         "derivatives: implicit; tangents with the same state, cotangents with its transpose"
     )
     return "\n".join(lines)
-
-
-def implementation(solver: AbstractLinearSolver[Any]) -> str:
-    """Where a solver's work is done, and by what."""
-    if not isinstance(solver, AbstractHostSolver):
-        return "in JAX, on the device of the arrays"
-    name = type(solver).__name__
-    libraries = [f"{r.module} {r.version}" for r in available() if r.solver == name]
-    return f"on the host, by {' or '.join(libraries) or name}; called back from any device"
 
 
 def _preconditioner(

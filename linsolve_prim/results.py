@@ -116,6 +116,20 @@ def member_name(item: Any, members: Any = RESULTS) -> Any:
     return str(names) if names.ndim == 0 else names
 
 
+@jax.tree_util.register_static
+class Implementation(str):
+    """What did the work (`solution.stats["implementation"]`): text, and a pytree without leaves.
+
+    So it passes through `jit` and `vmap` beside the numbers.
+    """
+
+    __slots__ = ()
+
+
+#: Of all solvers that call no library.
+IN_JAX = Implementation("in JAX, on the device of the arrays")
+
+
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Solution:
@@ -125,7 +139,8 @@ class Solution:
     - `result`: a member of `RESULTS`; `RESULTS[result]` is its message.
     - `stats`: always `"num_steps"` (0 for direct methods), `"residual_norm"` (‖b − Ax‖₂ of the
       returned `x`), `"relative_residual"` (the same over ‖b‖₂) and `"reason"` (a member of
-      `REASONS`); further entries are the solver's own.
+      `REASONS`); of a linear solve `"implementation"` (text: JAX, or which library on the host);
+      further entries are the solver's own.
     - `state`: what `solver.init` made of the operator; pass it as `state=` to solve again.
 
         >>> import jax.numpy as jnp, linsolve_prim as lp

@@ -69,6 +69,23 @@ def test_explain_names_the_implementation_S4_10():
     assert tape[0].solver.startswith("SuperLU")
 
 
+def test_solutions_name_the_implementation_S4_10():
+    """S4-10: also from `jit` and `vmap`, of what was chosen, and of the solver inside of another."""
+    sparse = lp.SparseLinearOperator.from_scipy(4 * scipy.sparse.eye_array(3).tocsr())
+    host = f"on the host, by scipy {scipy.__version__}"
+    named = lambda solver, **settings: lp.linear_solve(
+        sparse, np.ones(3), solver, **settings
+    ).stats["implementation"]
+    assert named(lp.SuperLU()).startswith(host)
+    assert named(lp.IterativeRefinement(lp.SuperLU())).startswith(host)
+    assert named(lp.AutoLinearSolver(well_posed=True)).startswith(("on the host", "in JAX"))
+    assert named(lp.GMRES(), adjoint=lp.UnrolledAdjoint(2)) == "in JAX, on the device of the arrays"
+    solve = lambda b: lp.linear_solve(sparse, b, lp.SuperLU())
+    for solution in (jax.jit(solve)(np.ones(3)), jax.vmap(solve)(np.ones((2, 3)))):
+        assert str(solution.stats["implementation"]).startswith(host)
+    assert jax.tree.leaves(solution.stats["implementation"]) == []
+
+
 class Wrong(lp.AbstractLinearSolver):
     """Solves with Aᵀ, and says that it went well."""
 

@@ -75,7 +75,7 @@ def solve_unrolled(
     what = Failure(repr(chosen), FORWARD, name)
     if chosen.differentiates_itself():
         value, result, stats = chosen.compute(state, vector, options)
-        value, result, stats = deliver(value, result, stop_gradient(stats), throw, what)
+        value, result, stats = deliver(value, result, _told(stats, chosen), throw, what)
         return Solution(value, result, stats, stop_gradient(state))
     if adjoint is None or not isinstance(chosen, AbstractKrylovSolver):
         raise TypeError(
@@ -91,5 +91,10 @@ def solve_unrolled(
         chosen, state, vector, options, adjoint.num_steps, checkpoint=adjoint.checkpoint
     )
     what = Failure(repr(chosen), FORWARD, name)
-    value, result, stats = deliver(value, result, stop_gradient(stats), throw, what)
+    value, result, stats = deliver(value, result, _told(stats, chosen), throw, what)
     return Solution(value, result, stats, stop_gradient(state))
+
+
+def _told(stats: dict[str, Any], solver: AbstractLinearSolver[Any]) -> dict[str, Any]:
+    """What the statistics say; no derivative flows into them."""
+    return stop_gradient(stats) | {"implementation": solver.implementation()}

@@ -111,6 +111,8 @@ def _report_result(timed: Timed, codes: np.ndarray, failed: np.ndarray) -> None:
 
 def _statistic(key: str, value: Any) -> str:
     """One statistic; of several columns, its range."""
+    if isinstance(value, str):
+        return value
     leaf = np.asarray(_leaf(value))
     if key == "reason":
         return ", ".join(np.unique(np.atleast_1d(member_name(value, lp.REASONS))))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 import importlib.metadata
 import importlib.util
@@ -63,6 +64,13 @@ def available() -> list[Library]:
             version = importlib.metadata.version(known.distribution)
             rows.append(Library(known.solver, known.module, version, known.licence))
     return rows
+
+
+@functools.cache
+def versions(solver: str) -> str:
+    """The installed libraries behind a solver with their versions; its own name if it is none of ours."""
+    found = [f"{row.module} {row.version}" for row in available() if row.solver == solver]
+    return " or ".join(found) or solver
 
 
 def require(solver: str, module: str) -> Any:

@@ -47,6 +47,7 @@ def _run_one(call: SolveCall, *operands: Any) -> tuple[Any, Any, dict[str, Any],
             f"{structure_str(problem.operator.in_structure())}. The solution must have the latter."
         )
     result, stats, verdict = judge(problem, value, result, dict(stats))
+    stats["implementation"] = solver.implementation()
     # a statistic that is a constant has no mesh, but the primitive's results vary as its operands do
     stats = vary_like(jax.tree.map(_stat, stats), varying_axes(operands))
     return value, result, stats, verdict

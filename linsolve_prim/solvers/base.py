@@ -16,7 +16,7 @@ from ..operators import AbstractLinearOperator
 from ..preconditioners.auto import Auto
 from ..preconditioners.base import AbstractPreconditioner
 from ..preconditioners.names import by_name
-from ..results import RESULTS
+from ..results import IN_JAX, RESULTS, Implementation
 
 State = TypeVar("State")
 
@@ -213,3 +213,13 @@ class AbstractLinearSolver(eqx.Module, Generic[State]):
         If so, its statistics hold `"residual_norm"` and `"reason"`, and nothing is checked again.
         """
         return False
+
+    def implementation(self) -> Implementation:
+        """What does the work, in words: JAX, or which library on the host (of the solver inside, too).
+
+        It is `solution.stats["implementation"]`.
+        """
+        for inner in vars(self).values():
+            if isinstance(inner, AbstractLinearSolver) and inner.implementation() != IN_JAX:
+                return inner.implementation()
+        return IN_JAX

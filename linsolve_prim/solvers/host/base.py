@@ -12,9 +12,10 @@ from jaxtyping import Array, PyTree
 from ..._static import Static
 from ..._types import Options
 from ...host import primitives
+from ...host.available import versions
 from ...host.tasks import Task, task_of
 from ...operators import AbstractLinearOperator
-from ...results import RESULTS, result_of_code
+from ...results import RESULTS, Implementation, result_of_code
 from ...sparse.pattern import SparsityPattern
 from ..base import AbstractLinearSolver
 from ..structures import (
@@ -233,6 +234,11 @@ class AbstractHostSolver(AbstractLinearSolver[_HostState]):
 
     def assume_full_rank(self) -> bool:
         return True
+
+    def implementation(self) -> Implementation:
+        """Which library, in which version."""
+        library = versions(type(self).__name__)
+        return Implementation(f"on the host, by {library}; called back from any device")
 
 
 class AbstractSymbolicSolver(AbstractHostSolver):
