@@ -109,6 +109,23 @@ def test_packed_operators_are_those_that_they_were_made_of(kind):
     np.testing.assert_allclose(rows[1], 2 * want[0], atol=80 * TOLERANCE)
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_derivatives_of_packed_operators_by_values_and_vector(kind):
+    sparse = lp.SparseLinearOperator.from_scipy(KINDS[kind].astype(REAL))
+    x = jnp.asarray(np.random.default_rng(1).standard_normal(40).astype(REAL))
+
+    def loss(make):
+        own = lambda values: make(lp.SparseLinearOperator(values, sparse.pattern))
+        return lambda values, x: jnp.sum(jnp.sin(own(values).mv(x)))
+
+    got, want = (
+        jax.jit(jax.grad(loss(make), (0, 1)))(sparse.values, x)
+        for make in (with_products_ahead, lambda operator: operator)
+    )
+    for mine, ref in zip(got, want):
+        np.testing.assert_allclose(mine, ref, atol=40 * TOLERANCE)
+
+
 def test_a_symmetric_packed_operator_is_its_transpose():
     matrix = sp.diags_array([-1.0, 4.0, -1.0], offsets=[-1, 0, 1], shape=(9, 9)).tocsr()
     operator = lp.SparseLinearOperator.from_scipy(matrix, lp.symmetric_tag)

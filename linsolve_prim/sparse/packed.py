@@ -99,13 +99,18 @@ def _type(x: Any, values: Any, *leaves: Any, pattern: SparsityPattern, treedef: 
     return x.update(shape=(*x.shape[:2], pattern.shape[0]), weak_type=False)
 
 
-def _jvp(primals: Any, tangents: Any, **parameters: Any) -> tuple[Array, Any]:
-    y = sparse_packed_p.bind(*primals, **parameters)
-    if any(type(t) is not ad.Zero for t in tangents[1:]):
-        raise NotImplementedError("the values of a packed product are constants")
-    if type(tangents[0]) is ad.Zero:
-        return y, ad.Zero(jax.typeof(y).to_tangent_aval())
-    return y, sparse_packed_p.bind(tangents[0], *primals[1:], **parameters)
+def _jvp(primals: Any, tangents: Any, *, pattern: SparsityPattern, treedef: Any) -> Any:
+    """The packed arrays are a function of the values, whose tangent so says all of theirs."""
+    (x, _, *_), (dx, dvalues, *rest) = primals, tangents
+    if type(dvalues) is ad.Zero and any(type(t) is not ad.Zero for t in rest):
+        raise NotImplementedError("packed values have no tangent without that of the values")
+    y = sparse_packed_p.bind(*primals, pattern=pattern, treedef=treedef)
+    dy = ad.Zero(jax.typeof(y).to_tangent_aval())
+    if type(dx) is not ad.Zero:
+        dy = sparse_packed_p.bind(dx, *primals[1:], pattern=pattern, treedef=treedef)
+    if type(dvalues) is not ad.Zero:
+        dy = ad.add_tangents(dy, sparse_mv(dvalues, x, pattern=pattern))
+    return y, dy
 
 
 def _transpose(
