@@ -158,6 +158,7 @@ ROWS = [
         "Compose(additive)",
         lambda: pc.Compose(pc.SSOR(), pc.CoarseGrid(9), how="additive"),
         helps=1.8,
+        free=True,
         variant=True,
     ),
 ]
