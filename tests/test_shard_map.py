@@ -235,6 +235,29 @@ def gradients_by_learned_parameters_are_summed_S1_10_S1_15():
         _equal(jax.tree.leaves(ours), jax.tree.leaves(jax.value_and_grad(whole)(solver, b)))
 
 
+@check
+def one_system_on_each_device_S1_07():
+    """Not batched, so that a solve that may raise takes its second look in the callback."""
+    import jax
+    from jax.sharding import PartitionSpec as P
+
+    import linsolve_prim as lp
+
+    mesh, matrices, b = _setting()
+
+    def one(matrix, b):
+        operator = lp.MatrixLinearOperator(matrix.reshape(3, 3))
+        return lp.linear_solve(operator, b.reshape(3), lp.LU()).value[None]
+
+    for matrix in (matrices[:2], matrices[0]):
+        which = "matrix" if matrix.ndim == 2 else "neither"
+        args = matrix, b[:2]
+        sharded = jax.shard_map(one, mesh=mesh, in_specs=_specs(which), out_specs=P("d"))
+        _equal(jax.jit(sharded)(*args), _reference(*args))
+        ours, reference = _losses(mesh, one, which)
+        _equal(jax.jit(jax.grad(ours, argnums=(0, 1)))(*args), jax.grad(reference, (0, 1))(*args))
+
+
 NAMES = tuple(CHECKS)
 
 

@@ -15,6 +15,7 @@ import numpy as np
 from jax.extend import core as jex
 
 from .._second_look import second_look_p
+from .._varying import vary_like, varying_axes
 from ..operators.program import evaluate
 from ..results import SUCCESSFUL
 
@@ -70,10 +71,11 @@ class Stages:
         wanted = self._jaxpr.outvars[failed]
         needed = self._needed([wanted])
         self._evaluate([x for x in needed if x not in after] + look.invars)
+        raised, *arrays = map(self._read, look.invars)
+        success = vary_like(np.int32(SUCCESSFUL), varying_axes((raised, arrays)))
         copy = object.__new__(Stages)
         copy._jaxpr = self._jaxpr
-        copy._known = self._known | {atom: np.int32(SUCCESSFUL)}
-        raised, *arrays = map(self._read, look.invars)
+        copy._known = self._known | {atom: success}
         return copy.get(failed), Doubt(raised, arrays, look.params["look"].on_host)
 
     def _read(self, atom: Any) -> Any:
