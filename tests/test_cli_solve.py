@@ -273,6 +273,7 @@ def test_rtol_is_what_success_needs(folder, capsys):
     assert status_and_output(capsys, "A.npy", "--rtol", "1e-30")[0] == SUCCESS  # to rounding
     status, out, _ = status_and_output(capsys, "A.npy", "--dtype", "float32", "--rtol", "1e-12")
     assert status == SUCCESS, out  # as well as float32 can
+    assert "above, by no more than rounding in float32 explains, 1.0e-12" in out
     loose = ("A.npy", "--solver", "gmres", "--rtol", "1e-3", "--out", "x.npy")
     status, out, _ = status_and_output(capsys, *loose)
     assert status == SUCCESS

@@ -49,7 +49,9 @@ def _check(
     worst = np.argmax(np.where(np.isnan(relative), np.inf, relative))
     values = float(np.ravel(r_norm)[worst]), float(np.ravel(relative)[worst])
     if np.all(solved):
-        return Check(*values, True, f"within {_rule(rtol, atol)}")
+        strictly = bool(np.all(r_norm <= allowed))
+        words = "within" if strictly else f"above, by no more than rounding in {dtype} explains,"
+        return Check(*values, True, f"{words} {_rule(rtol, atol)}")
     any_rank = not solver.assume_full_rank() or matrix.shape[0] != matrix.shape[1]
     if not any_rank:
         return Check(*values, False, f"NOT within {_rule(rtol, atol)}")
