@@ -70,6 +70,9 @@ def may_be_narrow(pattern: SparsityPattern, width: int) -> bool:
     """Whether some order could bring all entries within `width` of the diagonal: a quick look, which
     spares most patterns the search for it.
     """
-    widest = 2 * width + 1
-    lengths = pattern.row_lengths, np.bincount(pattern.indices)
-    return all(length.max(initial=0) <= widest for length in lengths)
+
+    def longest() -> int:
+        lengths = pattern.row_lengths, np.bincount(pattern.indices)
+        return max(int(length.max(initial=0)) for length in lengths)
+
+    return pattern.cached("longest line", longest) <= 2 * width + 1
