@@ -6,17 +6,13 @@ import numpy as np
 import pytest
 import scipy.sparse
 from conftest import X64
+from learn_systems import GENERAL, SPD, B, N
 
 import linsolve_prim as lp
 from linsolve_prim.learn.admissible import Admissible
 
 pytestmark = pytest.mark.skipif(not X64, reason="compares to many digits")
-N = 20
-RNG = np.random.default_rng(0)
-FACTOR = RNG.normal(size=(N, N))
-SPD = jnp.asarray(FACTOR @ FACTOR.T / N + np.eye(N))
-GENERAL = jnp.asarray(FACTOR / 4 + np.diag(RNG.uniform(2, 4, N)))
-B = jnp.asarray(RNG.normal(size=N))
+RNG = np.random.default_rng(1)
 DENSE = lp.MatrixLinearOperator(SPD, lp.positive_semidefinite_tag)
 COMPLEX = RNG.normal(size=(N, N)) + 1j * RNG.normal(size=(N, N))
 GRID = scipy.sparse.diags([-1.0, -1.0, 4.0, -1.0, -1.0], [-5, -1, 0, 1, 5], (N, N)).tocsr()

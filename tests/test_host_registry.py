@@ -4,16 +4,13 @@ rests on them: long loops, `shard_map`, both transports, pickled patterns (rows 
 import concurrent.futures
 import gc
 import json
-import os
 import pickle
 import resource
-import subprocess
-import sys
 import threading
 import traceback
 
 import pytest
-from compiler_flags import on_devices
+from processes import run_on_devices
 
 STATS = {"factorizations", "analyses", "hits", "callbacks", "evicted", "bytes", "live"}
 
@@ -317,10 +314,7 @@ def _on_two_devices():
 
 
 def test_shard_map_S1_07():
-    env = {**os.environ, "XLA_FLAGS": on_devices(2)}
-    env["PYTHONPATH"] = os.pathsep.join(p for p in sys.path if p)
-    run = [sys.executable, __file__]
-    done = subprocess.run(run, env=env, capture_output=True, text=True, check=False)
+    done = run_on_devices(__file__)
     lines = [line for line in done.stdout.splitlines() if line.startswith("{")]
     assert lines, done.stderr[-4000:]
     assert json.loads(lines[-1])["error"] is None, json.loads(lines[-1])["error"]

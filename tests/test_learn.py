@@ -9,6 +9,7 @@ import pytest
 import scipy.sparse
 from conftest import X64
 from jax.test_util import check_grads
+from learn_systems import FACTOR, GENERAL, SPD, B, N
 
 import linsolve_prim as lp
 from linsolve_prim.learn import (
@@ -22,12 +23,7 @@ from linsolve_prim.learn import (
 from linsolve_prim.results import REASONS, RESULTS, member_name
 
 pytestmark = pytest.mark.skipif(not X64, reason="compares to many digits")
-N = 20
 RNG = np.random.default_rng(0)
-FACTOR = RNG.normal(size=(N, N))
-SPD = jnp.asarray(FACTOR @ FACTOR.T / N + np.eye(N))
-GENERAL = jnp.asarray(FACTOR / 4 + np.diag(RNG.uniform(2, 4, N)))
-B = jnp.asarray(RNG.normal(size=N))
 DIAGONAL = lp.DiagonalLinearOperator(jnp.ones(N))
 OPERATOR = lp.MatrixLinearOperator(SPD, lp.positive_semidefinite_tag)
 

@@ -6,12 +6,10 @@ script. Gradients of replicated operands are the point: without a `psum` they ar
 
 import json
 import os
-import subprocess
-import sys
 import traceback
 
 import pytest
-from compiler_flags import on_devices
+from processes import run_on_devices
 
 CHECKS = {}
 
@@ -264,10 +262,7 @@ NAMES = tuple(CHECKS)
 @pytest.fixture(scope="module")
 def outcomes():
     """What each check printed: None if it passed, else its traceback."""
-    env = {**os.environ, "XLA_FLAGS": on_devices(2)}
-    env["PYTHONPATH"] = os.pathsep.join(p for p in sys.path if p)
-    run = [sys.executable, __file__]
-    done = subprocess.run(run, env=env, capture_output=True, text=True, check=False)
+    done = run_on_devices(__file__)
     lines = [line for line in done.stdout.splitlines() if line.startswith("{")]
     assert done.returncode == 0, done.stderr[-4000:]
     return {k: v for line in lines for k, v in json.loads(line).items()}

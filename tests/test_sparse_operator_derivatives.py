@@ -1,17 +1,13 @@
 """`SparseLinearOperator`: derivatives, batches, their memory, two devices (rows S3-04, S3-17, S1-07)."""
 
-import os
-import subprocess
-import sys
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 import scipy.sparse as sp
 import sparse_matrices
-from compiler_flags import on_devices
 from jax.test_util import check_grads
+from processes import run_on_devices
 from sparse_matrices import MATRICES, REAL, TOL, X64, close, uneven, vector
 
 from linsolve_prim import SparseLinearOperator, SparsityPattern
@@ -99,10 +95,7 @@ def test_memory_of_gradients_is_linear_in_the_entries():
 
 def test_shard_map_gradient():
     """S3-04, S1-07: replicated operands get the sum of their cotangents."""
-    env = {**os.environ, "XLA_FLAGS": on_devices(2)}
-    env["PYTHONPATH"] = os.pathsep.join(p for p in sys.path if p)
-    run = [sys.executable, __file__]
-    done = subprocess.run(run, env=env, capture_output=True, text=True, check=False)
+    done = run_on_devices(__file__)
     assert done.returncode == 0, done.stderr[-4000:]
 
 

@@ -1,19 +1,15 @@
 """Substitution with sparse triangular matrices on the device, level after level (row S3-20)."""
 
-import os
-import subprocess
-import sys
-
 import jax
 import jax.export
 import jax.numpy as jnp
 import numpy as np
 import pytest
 import scipy.sparse as sp
-from compiler_flags import on_devices
 from conftest import X64
 from host_table import COMPLEX, DTYPE, LOWER, make_matrix, operator_of
 from jax.test_util import check_grads
+from processes import run_on_devices
 
 import linsolve_prim as lp
 from linsolve_prim.testing import random_like
@@ -340,10 +336,7 @@ def test_dense_matrix_with_the_triangle_as_a_setting(lower):
 
 def test_shard_map_gradient_S1_07():
     """Replicated operands get the sum of their cotangents."""
-    env = {**os.environ, "XLA_FLAGS": on_devices(2)}
-    env["PYTHONPATH"] = os.pathsep.join(p for p in sys.path if p)
-    run = [sys.executable, __file__]
-    done = subprocess.run(run, env=env, capture_output=True, text=True, check=False)
+    done = run_on_devices(__file__)
     assert done.returncode == 0, done.stderr[-4000:]
 
 
