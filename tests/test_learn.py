@@ -302,6 +302,7 @@ SPARSE = (SPARSE + SPARSE.T).tocsr()
 
 @pytest.mark.parametrize("kind", ["sparse", "dense", "tagged", "traced"])
 def test_graph_is_the_pattern_S1_16(kind):
+    """S1-16: senders, receivers and values of the entries."""
     dense = jnp.asarray(SPARSE.toarray())
     given = {
         "sparse": SPARSE,

@@ -31,6 +31,7 @@ WRAPPED = {
 
 @pytest.mark.parametrize("wrapped", WRAPPED)
 def test_suppressed_failures_let_the_run_go_on_S0_40(wrapped):
+    """S0-40: the run goes on with a finite iterate; what is not named still raises."""
     wrap, arg = WRAPPED[wrapped]
     for which in (lp.NotConverged, (lp.Diverged, lp.NotConverged), lp.LinearSolveError):
         x = wrap(lambda b, w=which: solve(b, suppress=w))(arg)
@@ -98,6 +99,7 @@ def test_other_errors_pass_unchanged():
 
 
 def test_first_guess_of_the_cotangent_solve_S4_14():
+    """S4-14: `x0` of `ImplicitAdjoint`."""
     z = np.linalg.solve(np.asarray(A, float).T, np.ones(N)).astype(REAL)
     adjoint = lp.ImplicitAdjoint(solver=lp.GMRES(rtol=1e-4), x0=jnp.asarray(z))
     kept = lp.ImplicitAdjoint(x0=jnp.asarray(z))  # with the solver of the forward solve

@@ -73,7 +73,7 @@ def test_every_solve_once_also_around_cached_programs_S0_44(name):
 
 
 def test_entries_hold_what_the_solve_returned_S0_46():
-    """S4-11."""
+    """S0-46, S4-11."""
     b = jnp.asarray(B)
     operator = lp.MatrixLinearOperator(jnp.asarray(A))
     with lp.SolveTape(values=True) as tape:
@@ -89,6 +89,7 @@ def test_entries_hold_what_the_solve_returned_S0_46():
 
 
 def test_index_by_position_and_name_S0_45():
+    """S0-45."""
     with lp.SolveTape() as tape:
         jax.grad(lambda b: jnp.sum(lp.solve(A, pressure(b), name="second") ** 2))(jnp.asarray(B))
     assert tape["pressure"].kind == tape["second"].kind == "forward"
@@ -212,6 +213,7 @@ def test_nested_tapes_and_other_threads():
 
 
 def test_debug_log_tells_what_is_solved_and_how_it_went_S0_43(caplog):
+    """S0-43: from compiled code as well."""
     with caplog.at_level(logging.DEBUG, "linsolve_prim"), lp.SolveTape():
         jax.jit(lambda b: pressure(b, lp.GMRES(restart=11)))(jnp.asarray(B))
     text = caplog.text
