@@ -1,15 +1,9 @@
 """Derivatives through every Krylov method against dense linear algebra, and what an adjoint costs."""
 
-import os
-import subprocess
-import sys
-import textwrap
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from compiler_flags import on_devices
 from krylov_problems import BY_NAME, METHODS, each, system, tags
 from krylov_tools import COMPLEX, REAL, X64, normal, quick_jit, run, succeeded
 
@@ -166,48 +160,3 @@ def test_the_adjoint_costs_what_the_solve_costs(method, side):
     assert succeeded(result)
     assert int(back["num_steps"]) <= 1.5 * int(there["num_steps"]) + 1
     np.testing.assert_allclose(a.T @ np.asarray(x), b, atol=2 * rtol * np.linalg.norm(b))
-
-
-_SHARD_MAP = """
-import sys
-import jax, jax.numpy as jnp, numpy as np
-from jax.sharding import PartitionSpec as P
-from krylov_problems import BY_NAME, system, tags
-import linsolve_prim as lp
-mesh = jax.make_mesh((2,), ("i",), axis_types=(jax.sharding.AxisType.Auto,))
-for name in sys.argv[1:]:
-    method = BY_NAME[name]
-    a, _ = system(method.kind, 6, np.float32)
-    a, b = jnp.asarray(a), jnp.asarray(np.random.default_rng(0).normal(size=(2, 6)), jnp.float32)
-    def f(a, b):
-        solver, operator = method(), lp.MatrixLinearOperator(a, tags(method))
-        x, result, stats = solver.compute(solver.init(operator, {}), b[0], {})
-        return x[None], stats["num_steps"][None]
-    f = jax.shard_map(f, mesh=mesh, in_specs=(P(), P("i")), out_specs=(P("i"), P("i")))
-    x, steps = jax.jit(f, compiler_options={"xla_backend_optimization_level": 0})(a, b)
-    np.testing.assert_allclose(x @ a.T, b, atol=2e-4, err_msg=name)
-print("ok")
-"""
-
-
-@pytest.mark.parametrize(
-    "names",
-    [
-        ("MINRES", "FCG", "QMR", "IDR(4)", "Chebyshev"),
-        pytest.param(tuple(m.name for m in METHODS), marks=SLOW),
-    ],
-    ids=["some", "all"],
-)
-def test_shard_map(names):
-    """The loops run inside `jax.shard_map` with its type checks on, on two devices."""
-    tests = os.path.dirname(os.path.abspath(__file__))
-    env = os.environ | {
-        "XLA_FLAGS": on_devices(2),
-        "JAX_PLATFORMS": "cpu",
-        "JAX_NUMPY_DTYPE_PROMOTION": "strict",
-    }
-    paths = [tests, os.path.dirname(tests), env.get("PYTHONPATH", "")]
-    env["PYTHONPATH"] = os.pathsep.join(paths)
-    command = [sys.executable, "-c", textwrap.dedent(_SHARD_MAP), *names]
-    out = subprocess.run(command, env=env, capture_output=True, text=True)
-    assert out.stdout.strip() == "ok", out.stderr[-3000:]

@@ -1,15 +1,9 @@
 """CG, GMRES, BiCGStab, LSMR and Normal, called by hand: solutions, `vmap`, `transpose`, `conj`."""
 
-import os
-import subprocess
-import sys
-import textwrap
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from compiler_flags import on_devices
 from krylov_four import (
     NAMES,
     SOLVERS,
@@ -227,47 +221,3 @@ def test_transpose_and_conj_hermitian():
         x, result, _ = run(solver, a, b, {}, None, turned)
         assert succeeded(result)
         np.testing.assert_allclose(x, np.linalg.solve(mat, b), atol=1e-3 if not X64 else 1e-8)
-
-
-_SHARD_MAP = """
-import jax, jax.numpy as jnp, numpy as np
-from jax.sharding import PartitionSpec as P
-from linsolve_prim.operators import MatrixLinearOperator, positive_semidefinite_tag
-from linsolve_prim.results import RESULTS
-from linsolve_prim.solvers.krylov import CG, GMRES, LSMR, BiCGStab
-from linsolve_prim.solvers.normal import Normal
-mesh = jax.make_mesh((2,), ("i",), axis_types=(jax.sharding.AxisType.Auto,))
-rng = np.random.default_rng(0)
-a = rng.normal(size=(6, 6)); a = jnp.asarray(a @ a.T + 6 * np.eye(6), jnp.float32)
-b = jnp.asarray(rng.normal(size=(2, 6)), jnp.float32)
-shared, own = P(), P("i")
-cases = [(CG(), shared), (CG(stabilise_every=2), own), (GMRES(), own), (BiCGStab(), shared)]
-cases += [(LSMR(), shared), (Normal(CG()), own)]
-for solver, spec in cases:
-    def f(a, b):
-        operator = MatrixLinearOperator(a if spec == shared else a[0], positive_semidefinite_tag)
-        x, result, stats = solver.compute(solver.init(operator, {}), b[0], {})
-        return x[None], stats["num_steps"][None]
-    f = jax.shard_map(f, mesh=mesh, in_specs=(spec, P("i")), out_specs=(P("i"), P("i")))
-    mats = jnp.stack([a, 2 * a])
-    quick = {"xla_backend_optimization_level": 0}
-    x, steps = jax.jit(f, compiler_options=quick)(a if spec == shared else mats, b)
-    for i in range(2):
-        m = a if spec == shared else mats[i]
-        np.testing.assert_allclose(m @ x[i], b[i], atol=2e-4)
-print("ok")
-"""
-
-
-def test_shard_map():
-    """The loops run inside `jax.shard_map` with its type checks on, on two devices."""
-    env = os.environ | {
-        "XLA_FLAGS": on_devices(2),
-        "JAX_PLATFORMS": "cpu",
-        "JAX_NUMPY_DTYPE_PROMOTION": "strict",
-    }
-    root = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-    env["PYTHONPATH"] = root + os.pathsep + env.get("PYTHONPATH", "")
-    code = textwrap.dedent(_SHARD_MAP)
-    out = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True)
-    assert out.stdout.strip() == "ok", out.stderr[-3000:]
