@@ -1,7 +1,9 @@
 """Other sparse solvers for JAX, each as `solve(values, b)`, where they are installed."""
 
 import contextlib
+import importlib
 import importlib.util
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -15,6 +17,17 @@ Solve = Callable[[Any, Any], Any]
 
 def _has(module: str) -> bool:
     return importlib.util.find_spec(module) is not None
+
+
+def _import(module: str) -> Any:
+    """A peer, or None: not installed, or with others that it cannot work with (which is told)."""
+    if not _has(module):
+        return None
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        print(f"{module}: left out, {error}", file=sys.stderr)
+        return None
 
 
 def _triplets(matrix: sp.csr_matrix) -> tuple[Any, Any]:
@@ -60,8 +73,8 @@ def solvers(matrix: sp.csr_matrix, definite: bool) -> dict[str, Solve]:
         if definite:
             found["sparsax CHOLMOD"] = lambda v, b: sparsax.solve(rows, columns, v, b)
         found["sparsax KLU"] = lambda v, b: sparsax.lu_solve(rows, columns, v, b)
-    if _has("splineax"):
-        import splineax
+    splineax = _import("splineax")
+    if splineax is not None:
         from jax.experimental.sparse import BCSR
 
         indices, indptr = columns, jnp.asarray(matrix.indptr, jnp.int32)

@@ -164,3 +164,16 @@ def test_chosen_where_the_band_is_narrow():
     assert isinstance(choice.solver, lp.Banded)
     assert "within 8 places" in choice.reason or "within 9 places" in choice.reason
     assert not isinstance(choose(operator_of(strip(120, 120))).solver, lp.Banded)
+
+
+@pytest.mark.parametrize("dtype", [DTYPE, COMPLEX], ids=str)
+def test_bytes_are_counted_in_the_matrix_s_own_dtype(dtype):
+    """With an analysis, those of the band that it keeps; with a factor, those of its own."""
+    matrix = strip(20, 3, dtype)
+    pattern = operator_of(matrix).pattern
+    solver = lp.Banded(cholesky=True)
+    analysis = solver.analyze(pattern, matrix.data)
+    factor = solver.factorize_with(analysis, pattern, matrix.data)
+    stored = 60 * (1 + narrow_band(pattern).width) * np.dtype(dtype).itemsize
+    assert solver.nbytes(factor) == stored
+    assert solver.analysis_nbytes(pattern, analysis) >= stored + 16 * pattern.nnz

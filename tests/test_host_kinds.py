@@ -28,7 +28,7 @@ from host_table import (
 )
 
 import linsolve_prim as lp
-from linsolve_prim.solvers.host import cholmod
+from linsolve_prim.solvers.host import cholmod, cholmod_library
 
 # ---- Triangular matrices (S3-20) -------------------------------------------------------------------
 
@@ -174,13 +174,18 @@ def test_dense_and_function_operators_are_taken_S1_08():
 # ---- CHOLMOD, by either library --------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("module", ["cvxopt", "sksparse.cholmod"])
+@pytest.mark.parametrize("by", ["ByLibrary", "ByCvxopt", "_ByScikitSparse"])
 @pytest.mark.parametrize("dtype", [DTYPE, COMPLEX], ids=str)
-def test_cholmod_by_either_library_S2_07(monkeypatch, module, dtype):
-    """scikit-sparse is used where it is installed; both give the same, and the same gradient."""
-    pytest.importorskip(module)
-    if module == "cvxopt":
+def test_cholmod_by_each_library_S2_07(monkeypatch, by, dtype):
+    """scikit-sparse is used where it is installed; else the library in cvxopt, or its module. All give the
+    same, and the same gradient."""
+    pytest.importorskip("sksparse.cholmod" if by == "_ByScikitSparse" else "cvxopt")
+    if by != "_ByScikitSparse":
         monkeypatch.setattr(cholmod, "scikit_sparse", lambda: None)
+    if by == "ByCvxopt":
+        monkeypatch.setattr(cholmod_library, "library", lambda: None)
+    elif by == "ByLibrary" and cholmod_library.library() is None:
+        pytest.skip("the library behind this cvxopt has another version")
     lp.host.registry.clear()
     matrix = make_matrix("definite", dtype, 9)
     operator = operator_of(matrix)
@@ -198,7 +203,6 @@ def test_cholmod_by_either_library_S2_07(monkeypatch, module, dtype):
     close(ct_b, z)
     outer = -np.outer(z, x)
     close(ct_values, outer[operator.pattern.rows, operator.pattern.indices])
-    by = "ByCvxopt" if module == "cvxopt" else "_ByScikitSparse"
     keys = lp.host.registry._entries.values()
     found = {type(entry.value.by).__name__ for entry in keys if hasattr(entry.value, "by")}
     assert found == {by}

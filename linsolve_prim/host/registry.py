@@ -78,7 +78,7 @@ class Registry:
         self._adapts = budget is None
         self._evicted: collections.OrderedDict[Hashable, None] = collections.OrderedDict()
         self._entries: collections.OrderedDict[Hashable, _Entry] = collections.OrderedDict()
-        self._making: dict[Hashable, concurrent.futures.Future[Any]] = {}
+        self._making: dict[Hashable, concurrent.futures.Future[Any] | None] = {}
         self._bytes = 0
         self._counts: collections.Counter[str] = collections.Counter()
         self._lock = threading.Lock()
@@ -178,30 +178,33 @@ class Registry:
             if key in self._evicted and self._adapts:
                 self._room = min(self._budget, 2 * self._room)
                 del self._evicted[key]
-            future = self._making.get(key)
-            mine = future is None
-            if future is None:
-                future = self._making[key] = concurrent.futures.Future()
-            else:
+            if key in self._making:
                 self._counts["joined"] += 1
-        if not mine:
+                future = self._making[key]
+                if future is None:  # nobody else waits yet
+                    future = self._making[key] = concurrent.futures.Future()
+            else:
+                self._making[key] = future = None
+        if future is not None:
             return future.result()
         try:
             value = make()
             size = 64 if isinstance(value, Failed) else int(nbytes(value))
         except BaseException as error:  # those who wait must be woken
             with self._lock:
-                del self._making[key]
-            future.set_exception(error)
+                future = self._making.pop(key)
+            if future is not None:
+                future.set_exception(error)
             raise
         with self._lock:
             self._counts[counter] += 1
-            del self._making[key]
+            future = self._making.pop(key)
             old = self._entries.pop(key, None)
             self._bytes += size - (0 if old is None else old.size)
             self._entries[key] = _Entry(value, size)
             self._evict()
-        future.set_result(value)
+        if future is not None:
+            future.set_result(value)
         return value
 
     def _evict(self) -> None:

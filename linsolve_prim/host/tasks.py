@@ -1,7 +1,10 @@
 """What the two callbacks do on the host: factorize, and solve with factors. NumPy only; never raises.
 
 A `Task` is everything static about a factorization: the library (with its settings) and the pattern.
-With a dtype and a handle it is the registry's key.
+Its number, a dtype and a handle are the registry's key.
+
+What a call costs beside the library's work is what a small solve costs [`benchmarks/sparse.py`, 50²]: so a
+result is written where it is returned from, and nothing is tested twice.
 """
 
 from __future__ import annotations
@@ -10,9 +13,11 @@ import concurrent.futures
 import contextlib
 import dataclasses
 import functools
+import itertools
 import os
+import threading
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -24,6 +29,7 @@ from .packing import unpack
 from .registry import Failed, registry
 
 _CODES = {name: code for code, name in enumerate(RESULT_NAMES)}
+_NO_HANDLE = bytes(4 * WORDS)
 
 
 class Refused(Exception):
@@ -64,6 +70,8 @@ class Solved:
 class Task:
     library: Any
     pattern: Any  # a SparsityPattern; while a program is traced, perhaps a RunTimePattern
+    #: Stands for it in keys.
+    number: int = dataclasses.field(default_factory=itertools.count().__next__, compare=False)
 
     @functools.cached_property
     def _hash(self) -> int:
@@ -71,6 +79,11 @@ class Task:
 
     def __hash__(self) -> int:
         return self._hash
+
+    @functools.cached_property
+    def is_empty(self) -> bool:
+        """Without equations or without unknowns; few libraries know that."""
+        return 0 in self.pattern.shape
 
     def columns(self, transpose: bool) -> int:
         """The length of a solution."""
@@ -87,10 +100,13 @@ class Task:
         return f"<{self.library!r} on {self.pattern!r}>"
 
 
-@functools.lru_cache(maxsize=4096)
+_one_task, _lock = functools.lru_cache(maxsize=4096)(Task), threading.Lock()
+
+
 def task_of(library: Any, pattern: Any) -> Task:
     """One object for equal tasks: comparing them by content costs more than a small solve."""
-    return Task(library, pattern)
+    with _lock:  # or two threads get two
+        return _one_task(library, pattern)
 
 
 # ---- The callbacks -------------------------------------------------------------------------------
@@ -104,9 +120,9 @@ def factorize(values: np.ndarray, *, task: Task) -> tuple[np.ndarray]:
     def one(i: int) -> None:
         own, data = task.unpacked(values[i])
         handles[i] = handle_of(data)
-        _factor(own, handles[i], data)
+        _factor(own, handles[i].tobytes(), data)
 
-    _for_each(one, len(values), task.library.runs_in_threads())
+    _for_each(one, len(values), task.library)
     return (handles,)
 
 
@@ -116,18 +132,18 @@ def solve(
     """`x (B, K, n)`, result codes `(B, K)` and steps `(B, K)`, for `b (B, K, n)`."""
     registry.count("callbacks")
     x = np.empty((*b.shape[:2], task.columns(transpose)), b.dtype)
-    codes, steps = np.empty(b.shape[:2], np.int32), np.zeros(b.shape[:2], np.int32)
+    codes, steps = np.empty(b.shape[:2], np.int32), np.empty(b.shape[:2], np.int32)
 
     def one(i: int) -> None:
         own, data = task.unpacked(values[i])
-        factor = None
-        if handles[i].any():
-            factor = registry.peek((own, data.dtype.char, handles[i].tobytes()))
+        handle, factor = handles[i].tobytes(), None
+        if handle != _NO_HANDLE:
+            factor = registry.peek((own.number, data.dtype.char, handle))
         if factor is None:  # none yet, or evicted: the values are the truth
-            factor = _factor(own, handle_of(data), data)
-        x[i], codes[i], steps[i] = _solve_one(own, factor, data, b[i], transpose)
+            factor = _factor(own, handle_of(data).tobytes(), data)
+        _solve_one(own, factor, data, b[i], transpose, _Out(x[i], codes[i], steps[i]))
 
-    _for_each(one, len(values), task.library.runs_in_threads())
+    _for_each(one, len(values), task.library)
     return x, codes, steps
 
 
@@ -143,7 +159,7 @@ def slogdet(
         own, data = task.unpacked(values[i])
         signs[i], logs[i] = _slogdet_one(own, handles[i], data)
 
-    _for_each(one, len(values), task.library.runs_in_threads())
+    _for_each(one, len(values), task.library)
     return signs, logs
 
 
@@ -152,14 +168,15 @@ def _slogdet_one(task: Task, handle: np.ndarray, values: np.ndarray) -> tuple[An
 
     One that asks nobody else and calls a matrix singular has met a pivot of zero.
     """
-    if 0 in task.pattern.shape:
+    if task.is_empty:
         return 1.0, 0.0
     library, other = task.library, task.library.determinant_fallback()
     if other is None or library.has_logdet():
-        factor = _factor(task, handle if handle.any() else handle_of(values), values)
+        key = (handle if handle.any() else handle_of(values)).tobytes()
+        factor = _factor(task, key, values)
         found = factor
         if not isinstance(factor, Failed):
-            found = _guarded(lambda: library.logdet(factor))
+            found = _guarded(library.logdet, factor)
         if not isinstance(found, Failed):
             return found
         if _is_nonfinite(found) or other is None:
@@ -167,36 +184,37 @@ def _slogdet_one(task: Task, handle: np.ndarray, values: np.ndarray) -> tuple[An
     return _slogdet_one(task_of(other, task.pattern), handle_of(values), values)
 
 
-def _factor(task: Task, handle: np.ndarray, values: np.ndarray) -> Any:
-    library = task.library
-    if 0 in task.pattern.shape:  # there is nothing to ask a library for
+def _factor(task: Task, handle: bytes, values: np.ndarray) -> Any:
+    if task.is_empty:  # there is nothing to ask a library for
         return None
-
-    def make() -> Any:
-        if not np.all(np.isfinite(values)):  # libraries call it singular, or return numbers
-            return Failed("nonfinite_input", "the matrix holds NaN or infinity")
-        # a copy: JAX's buffers do not outlive the callback, and some libraries keep what they are given
-        return _guarded(lambda: _make_factor(task, np.array(values)))
-
-    return registry.get((task, values.dtype.char, handle.tobytes()), make, library.nbytes)
+    make = functools.partial(_make_factor, task, values)
+    return registry.get((task.number, values.dtype.char, handle), make, task.library.nbytes)
 
 
 def _make_factor(task: Task, values: np.ndarray) -> Any:
+    if not np.isfinite(values).all():  # libraries call it singular, or return numbers
+        return Failed("nonfinite_input", "the matrix holds NaN or infinity")
+    if task.library.keeps_values:  # JAX's buffers do not outlive the callback
+        values = np.array(values)
+    return _guarded(_ask_for_factor, task, values)
+
+
+def _ask_for_factor(task: Task, values: np.ndarray) -> Any:
     library, pattern = task.library, task.pattern
     if not library.separates_analysis():
         return library.factorize(pattern, values)
-    make = lambda: _guarded(lambda: library.analyze(pattern, values))
+    make = functools.partial(_guarded, library.analyze, pattern, values)
     size = functools.partial(library.analysis_nbytes, pattern)
-    analysis = registry.get(("analysis", task, values.dtype.char), make, size, "analyses")
+    analysis = registry.get(("analysis", task.number, values.dtype.char), make, size, "analyses")
     if isinstance(analysis, Failed):
         return analysis
     return library.factorize_with(analysis, pattern, values)
 
 
-def _guarded(make: Callable[[], Any]) -> Any:
-    """The result of `make`, or why it failed."""
+def _guarded(make: Callable[..., Any], *args: Any) -> Any:
+    """The result of `make(*args)`, or why it failed."""
     try:
-        out = make()
+        out = make(*args)
     except Refused as error:
         out = Failed(error.result, str(error))
     except Exception as error:
@@ -214,68 +232,89 @@ def _guarded(make: Callable[[], Any]) -> Any:
     return registry.failed(out) if isinstance(out, Failed) else out
 
 
-_Out = tuple[np.ndarray, np.ndarray, np.ndarray]  # x (K, n), codes (K,), steps (K,)
+class _Out(NamedTuple):
+    """Where the results for one matrix go."""
+
+    x: np.ndarray  # (K, n)
+    codes: np.ndarray  # (K,)
+    steps: np.ndarray  # (K,)
+
+    def fill(self, x: float, code: int) -> None:
+        """The same for every right-hand side."""
+        self.x[...], self.codes[...], self.steps[...] = x, code, 0
 
 
-def _solve_one(task: Task, factor: Any, values: np.ndarray, b: np.ndarray, transpose: bool) -> _Out:
+def _solve_one(
+    task: Task, factor: Any, values: np.ndarray, b: np.ndarray, transpose: bool, out: _Out
+) -> None:
     """For one matrix and `b (K, n)`, whatever happened to its factorization."""
-    finite = np.isfinite(b).all(axis=1)
-    rhs = b if finite.all() else np.where(finite[:, None], b, 0)
-    x, codes, steps = _try(task, factor, rhs, transpose)
+    if np.isfinite(b).all():
+        return _solve_finite(task, factor, values, b, transpose, out)
+    bad = ~np.isfinite(b).all(axis=1)
+    _solve_finite(task, factor, values, np.where(bad[:, None], 0, b), transpose, out)
+    out.x[bad], out.codes[bad] = np.nan, _CODES["nonfinite_input"]
+    return None
+
+
+def _solve_finite(
+    task: Task, factor: Any, values: np.ndarray, b: np.ndarray, transpose: bool, out: _Out
+) -> None:
+    _try(task, factor, b, transpose, out)
     fallback = task.library.fallback()
-    if fallback is not None:
-        suspect = codes != SUCCESSFUL
-        if not task.library.stable and not suspect.all():
-            suspect |= ~_residual_is_small(task, values, x, rhs, transpose)
-        if suspect.any() and not _is_nonfinite(factor):
-            registry.count("fallbacks")
-            other = task_of(fallback, task.pattern)
-            factor = _factor(other, handle_of(values), values)
-            found = _try(other, factor, rhs[suspect], transpose)
-            for mine, theirs in zip((x, codes, steps), found):
-                mine[suspect] = theirs
-    if not finite.all():
-        x[~finite], codes[~finite] = np.nan, _CODES["nonfinite_input"]
-    return x, codes, steps
+    if fallback is None:
+        return
+    suspect = out.codes != SUCCESSFUL
+    if not task.library.stable and not suspect.all():
+        suspect |= ~_residual_is_small(task, values, out.x, b, transpose)
+    if suspect.any() and not _is_nonfinite(factor):
+        registry.count("fallbacks")
+        other = task_of(fallback, task.pattern)
+        factor = _factor(other, handle_of(values).tobytes(), values)
+        found = _Out(*(part[suspect] for part in out))
+        _try(other, factor, b[suspect], transpose, found)
+        for mine, theirs in zip(out, found):
+            mine[suspect] = theirs
 
 
 def _is_nonfinite(factor: Any) -> bool:
     return isinstance(factor, Failed) and factor.result == "nonfinite_input"
 
 
-def _try(task: Task, factor: Any, b: np.ndarray, transpose: bool) -> _Out:
-    """What the library makes of it, as arrays of our own."""
-    if 0 in task.pattern.shape:  # without equations or without unknowns; few libraries know that
-        return _all(task, b, transpose, 0, SUCCESSFUL)
-    out = factor
+def _try(task: Task, factor: Any, b: np.ndarray, transpose: bool, out: _Out) -> None:
+    """What the library makes of it."""
+    if task.is_empty:
+        return out.fill(0, SUCCESSFUL)
+    found = factor
     if not isinstance(factor, Failed):
-        out = _guarded(lambda: _call_library(task, factor, b, transpose))
-    return _all(task, b, transpose, np.nan, _CODES[out.result]) if isinstance(out, Failed) else out
+        found = _guarded(_call_library, task.library, factor, b, transpose, out)
+    if isinstance(found, Failed):
+        out.fill(np.nan, _CODES[found.result])
+    return None
 
 
-def _all(task: Task, b: np.ndarray, transpose: bool, fill: float, code: int) -> _Out:
-    """The same for every right-hand side."""
-    x = np.full((len(b), task.columns(transpose)), fill, b.dtype)
-    return x, np.full(len(b), code, np.int32), np.zeros(len(b), np.int32)
-
-
-def _call_library(task: Task, factor: Any, b: np.ndarray, transpose: bool) -> _Out:
-    library = task.library
-    out = library.solve(factor, b, transpose=transpose)
-    out = out if isinstance(out, Solved) else Solved(out)
-    x = np.asarray(out.x)
-    size = (len(b), task.columns(transpose))
-    if x.shape != size:
-        raise TypeError(f"{library!r}.solve returned shape {x.shape}, not {size}")
-    if np.iscomplexobj(x) and not np.iscomplexobj(b):
-        raise TypeError(f"{library!r}.solve returned {x.dtype} for a right-hand side of {b.dtype}")
-    names = [out.result] * len(b) if isinstance(out.result, str) else out.result
-    codes = np.array([_CODES[name] for name in names], np.int32)
-    steps = np.full(len(b), out.steps, np.int32)
-    with np.errstate(over="ignore", invalid="ignore"):  # infinity is a result like any other
-        x = np.array(x, b.dtype)
-    codes[~np.isfinite(x).all(axis=1) & (codes == SUCCESSFUL)] = _CODES["singular"]
-    return x, codes, steps
+def _call_library(library: Any, factor: Any, b: np.ndarray, transpose: bool, out: _Out) -> None:
+    found = library.solve(factor, b, transpose=transpose)
+    if isinstance(found, Solved):
+        names = found.result
+        one = isinstance(names, str)
+        out.codes[...] = _CODES[names] if one else [_CODES[name] for name in names]
+        out.steps[...], found = found.steps, found.x
+    else:
+        out.codes[...], out.steps[...] = SUCCESSFUL, 0
+    x = np.asarray(found)
+    if x.shape != out.x.shape:
+        raise TypeError(f"{library!r}.solve returned shape {x.shape}, not {out.x.shape}")
+    if x.dtype != b.dtype:
+        if np.iscomplexobj(x) and not np.iscomplexobj(b):
+            raise TypeError(
+                f"{library!r}.solve returned {x.dtype} for a right-hand side of {b.dtype}"
+            )
+        with np.errstate(over="ignore", invalid="ignore"):  # infinity is a result like any other
+            x = x.astype(b.dtype)
+    out.x[...] = x
+    if not np.isfinite(x).all():
+        lost = ~np.isfinite(x).all(axis=1)
+        out.codes[lost & (out.codes == SUCCESSFUL)] = _CODES["singular"]
 
 
 def _residual_is_small(
@@ -313,10 +352,10 @@ def _one_blas_thread() -> Iterator[None]:
         yield
 
 
-def _for_each(fn: Callable[[int], None], count: int, parallel: bool) -> None:
-    if count == 1 or not parallel:
-        for i in range(count):
-            fn(i)
+def _for_each(fn: Callable[[int], None], count: int, library: Any) -> None:
+    if count > 1 and library.runs_in_threads():
+        with _one_blas_thread():
+            list(_pool().map(fn, range(count)))
         return
-    with _one_blas_thread():
-        list(_pool().map(fn, range(count)))
+    for i in range(count):
+        fn(i)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from typing import Any
+from typing import Any, ClassVar
 
 import equinox as eqx
 import jax
@@ -93,6 +93,7 @@ class _Library:
     """What the callbacks ask of a library (see `solvers/host/base.py`), for a preconditioner."""
 
     make: Any
+    keeps_values: ClassVar[bool] = True
 
     def factorize(self, pattern: SparsityPattern, values: np.ndarray) -> _Applied:
         return _Applied(csr_of(pattern, values), functools.partial(preconditioning.make, self.make))

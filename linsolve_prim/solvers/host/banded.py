@@ -52,6 +52,7 @@ class Banded(AbstractSymbolicSolver):
     cholesky: bool | None = None
     negative: bool = False
     releases_gil: ClassVar[bool] = True
+    keeps_values: ClassVar[bool] = False
     stable: ClassVar[bool] = True
 
     def specialize(self, operator: AbstractLinearOperator) -> Banded:
@@ -69,11 +70,11 @@ class Banded(AbstractSymbolicSolver):
     def analyze(self, pattern: SparsityPattern, values: np.ndarray) -> _Layout:
         band = narrow_band(pattern) if self.reorder else given_band(pattern)
         layout = _lower_layout(pattern, band) if self.cholesky else _full_layout(pattern, band)
-        size = layout.height * len(layout) * values.itemsize
-        if size > registry.budget:
+        layout.nbytes = layout.height * len(layout) * values.itemsize
+        if layout.nbytes > registry.budget:
             raise Refused(
                 "host_failure",
-                f"a band of {layout.height} diagonals takes {size:.1e} bytes, more than the budget of "
+                f"a band of {layout.height} diagonals takes {layout.nbytes:.1e} bytes, more than the budget of "
                 f"the registry, {registry.budget:.1e}",
             )
         return layout
@@ -128,8 +129,7 @@ class Banded(AbstractSymbolicSolver):
         return int(factor.lent.item.nbytes)
 
     def analysis_nbytes(self, pattern: SparsityPattern, analysis: Any) -> int:
-        kept = analysis.height * len(analysis) * 8
-        return super().analysis_nbytes(pattern, analysis) + kept
+        return super().analysis_nbytes(pattern, analysis) + int(analysis.nbytes)
 
     def fallback(self) -> SuperLU:
         return GENERAL
@@ -140,7 +140,10 @@ class _Layout:
 
     - `slots`: those that are stored; `places`: where, in the raveled `(n, height)`.
     - `turned`: which of them came from the other triangle, and are conjugated; or None.
+    - `nbytes`: of such a storage in the dtype that it is for.
     """
+
+    nbytes: int
 
     def __init__(
         self,

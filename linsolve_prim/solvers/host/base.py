@@ -107,6 +107,9 @@ class AbstractHostSolver(AbstractLinearSolver[_HostState]):
     #: Whether a factorization that succeeds is stable (backward), so that `fallback` is asked for what is
     #: refused, and residuals need not be looked at.
     stable: ClassVar[bool] = False
+    #: Whether a factor or an analysis holds on to the values that it was made from, or to views of them:
+    #: then they are copied first.
+    keeps_values: ClassVar[bool] = True
     #: Whether operators that are not square are taken.
     rectangular: ClassVar[bool] = False
 

@@ -1,26 +1,29 @@
-"""CHOLMOD, by scikit-sparse where it is installed, else by the wheel of `cvxopt`."""
+"""CHOLMOD, by scikit-sparse where it is installed, else by the wheel of `cvxopt`: the library in that, or its
+module."""
 
 from __future__ import annotations
 
+import functools
 import importlib
 import types
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import scipy.sparse as sp
 
 from ...host.available import has_module, require
 from ...host.matrices import csr_of, in_double
-from ...host.tasks import Refused, Solved
+from ...host.tasks import Solved
 from ...operators import (
     AbstractLinearOperator,
     is_negative_semidefinite,
     is_positive_semidefinite,
 )
 from ...sparse.pattern import SparsityPattern
+from . import cholmod_library
 from .base import AbstractSymbolicSolver
-from .cvxopt_cholmod import ByCvxopt
-from .parts import Columns, lower_columns
+from .cholmod_library import ByLibrary
+from .cvxopt_cholmod import ByCvxopt, about_nbytes, least_pivot, lower_part
 
 
 class CHOLMOD(AbstractSymbolicSolver):
@@ -44,6 +47,7 @@ class CHOLMOD(AbstractSymbolicSolver):
     """
 
     negative: bool = False
+    keeps_values: ClassVar[bool] = False
 
     def __check_init__(self) -> None:
         if scikit_sparse() is None:
@@ -61,25 +65,27 @@ class CHOLMOD(AbstractSymbolicSolver):
         return CHOLMOD(negative)
 
     def analyze(self, pattern: SparsityPattern, values: np.ndarray) -> _Analysis:
-        lower = lower_columns(pattern)
-        by: Any = ByCvxopt() if scikit_sparse() is None else _ByScikitSparse()
-        return _Analysis(lower, by, by.analyze(lower, values[lower.slots]))
+        by: Any = _ByScikitSparse()
+        if scikit_sparse() is None:
+            by = ByLibrary() if cholmod_library.fits(pattern) else ByCvxopt()
+        try:
+            return _Analysis(by, by.analyze(pattern, values))
+        except OverflowError:  # too large for 32 bits, which cvxopt is not
+            return _Analysis(ByCvxopt(), ByCvxopt().analyze(pattern, values))
 
     def factorize_with(
         self, analysis: Any, pattern: SparsityPattern, values: np.ndarray
     ) -> _Factor:
-        lower, by, symbolic = analysis
-        data = in_double(values)[lower.slots]
-        factor = by.factorize(symbolic, lower, -data if self.negative else data)
-        pivots = by.pivots(factor)
-        if not np.all(pivots > 0):
-            raise Refused("singular", "a pivot is not positive: the matrix is not definite")
-        vanish = pivots.min() <= len(pivots) * np.finfo(float).eps * pivots.max()
-        return _Factor(by, factor, pattern.nnz, csr_of(pattern, values) if vanish else None)
+        by, symbolic = analysis
+        factor = by.factorize(symbolic, pattern, -values if self.negative else values)
+        matrix = None
+        if by.least_pivot(factor) <= pattern.shape[0] * np.finfo(float).eps:
+            matrix = csr_of(pattern, np.array(values))
+        return _Factor(by, factor, pattern.nnz, matrix)
 
     def solve(self, factor: Any, b: np.ndarray, *, transpose: bool) -> np.ndarray | Solved:
         by, library, _, matrix = factor
-        flip = transpose and np.iscomplexobj(b)  # Aᵀ = conj(A)
+        flip = transpose != by.of_transpose and np.iscomplexobj(b)  # Aᵀ = conj(A)
         x = by.solve(library, in_double(b.conj() if flip else b))
         x = x.conj() if flip else x
         x = -x if self.negative else x
@@ -93,20 +99,18 @@ class CHOLMOD(AbstractSymbolicSolver):
         odd = self.negative and len(pivots) % 2
         return -1 if odd else 1, float(np.sum(np.log(pivots)))
 
+    def runs_in_threads(self) -> bool:
+        return _runs_in_threads()
+
     def nbytes(self, factor: Any) -> int:
-        return _size(factor.nnz)
+        return int(factor.by.nbytes(factor.factor, factor.nnz))
 
     def analysis_nbytes(self, pattern: SparsityPattern, analysis: Any) -> int:
-        kept = _size(pattern.nnz) if analysis.by.keeps_a_factor else 0
-        return super().analysis_nbytes(pattern, analysis) + kept
-
-
-def _size(nnz: int) -> int:
-    return 40 * 8 * nnz  # CHOLMOD does not tell; large 2-D meshes fill in so much
+        kept = analysis.by.analysis_nbytes(analysis.symbolic, pattern.nnz)
+        return super().analysis_nbytes(pattern, analysis) + int(kept)
 
 
 class _Analysis(NamedTuple):
-    lower: Columns
     by: Any
     symbolic: Any
 
@@ -131,6 +135,11 @@ def scikit_sparse() -> types.ModuleType | None:
     return module if hasattr(module, "analyze") else None
 
 
+@functools.cache  # asked in each callback
+def _runs_in_threads() -> bool:
+    return scikit_sparse() is None and cholmod_library.library() is not None
+
+
 def _residual_is_large(matrix: Any, x: np.ndarray, b: np.ndarray) -> np.ndarray:
     """Whether ‖b − Ax‖ > ε^⅓·‖b‖, by which every solve is judged, for each right-hand side."""
     with np.errstate(all="ignore"):
@@ -139,18 +148,27 @@ def _residual_is_large(matrix: Any, x: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 
 class _ByScikitSparse:
-    keeps_a_factor = False
+    of_transpose = False
 
-    def analyze(self, lower: Columns, data: np.ndarray) -> Any:
+    def analyze(self, pattern: SparsityPattern, values: np.ndarray) -> Any:
         # "supernodal" is LLᵀ, which refuses what is not definite; the default may be LDLᵀ
-        matrix = lower.matrix(in_double(data))
+        matrix = lower_part(pattern, values)
         return require("CHOLMOD", "sksparse.cholmod").analyze(matrix, mode="supernodal")
 
-    def factorize(self, symbolic: Any, lower: Columns, data: np.ndarray) -> Any:
-        return symbolic.cholesky(lower.matrix(data))
+    def factorize(self, symbolic: Any, pattern: SparsityPattern, values: np.ndarray) -> Any:
+        return symbolic.cholesky(lower_part(pattern, values))
 
     def solve(self, factor: Any, b: np.ndarray) -> np.ndarray:
         return np.ascontiguousarray(factor.solve_A(b.T).T)
 
     def pivots(self, factor: Any) -> np.ndarray:
         return np.asarray(factor.D()).real
+
+    def least_pivot(self, factor: Any) -> float:
+        return least_pivot(self.pivots(factor))
+
+    def nbytes(self, factor: Any, nnz: int) -> int:
+        return about_nbytes(nnz)
+
+    def analysis_nbytes(self, symbolic: Any, nnz: int) -> int:
+        return 0

@@ -1,4 +1,4 @@
-"""CHOLMOD by the wheel of `cvxopt`."""
+"""CHOLMOD by the module `cvxopt.cholmod`, where its library cannot be called itself."""
 
 from __future__ import annotations
 
@@ -6,10 +6,14 @@ import threading
 from typing import Any, NamedTuple
 
 import numpy as np
+import scipy.sparse as sp
 
 from ...host.available import require
+from ...host.matrices import in_double
+from ...host.tasks import Refused
+from ...sparse.pattern import SparsityPattern
 from .cvxopt import Template, solve_in_place
-from .parts import Columns
+from .parts import Columns, lower_columns
 from .spare import Lent, Spare
 
 
@@ -41,14 +45,37 @@ def _symbolic(matrix: Any, order: Any) -> Any:
             cholmod.options.update(before)
 
 
+def lower_part(pattern: SparsityPattern, values: np.ndarray) -> sp.csc_matrix:
+    """The lower triangle by columns, in double precision."""
+    lower = lower_columns(pattern)
+    return lower.matrix(in_double(values)[lower.slots])
+
+
+def least_pivot(pivots: np.ndarray) -> float:
+    """The least pivot, over the largest.
+
+    **Raises** `Refused` if one is not positive.
+    """
+    if not np.all(pivots > 0):
+        raise Refused("singular", "a pivot is not positive: the matrix is not definite")
+    return float(pivots.min() / pivots.max())
+
+
+def about_nbytes(nnz: int) -> int:
+    """The bytes of a factor, of a library that does not tell: large 2-D meshes fill in so much."""
+    return 40 * 8 * nnz
+
+
 class ByCvxopt:
-    keeps_a_factor = True
+    of_transpose = False
 
-    def analyze(self, lower: Columns, data: np.ndarray) -> _Symbolic:
-        return _Symbolic(lower, np.iscomplexobj(data))
+    def analyze(self, pattern: SparsityPattern, values: np.ndarray) -> _Symbolic:
+        return _Symbolic(lower_columns(pattern), np.iscomplexobj(values))
 
-    def factorize(self, symbolic: _Symbolic, lower: Columns, data: np.ndarray) -> _Cholesky:
-        matrix = symbolic.template.filled(data)
+    def factorize(
+        self, symbolic: _Symbolic, pattern: SparsityPattern, values: np.ndarray
+    ) -> _Cholesky:
+        matrix = symbolic.template.filled(in_double(values)[lower_columns(pattern).slots])
         factor = symbolic.spare.take() or _symbolic(matrix, symbolic.order)
         require("CHOLMOD", "cvxopt.cholmod").numeric(matrix, factor)
         return _Cholesky(symbolic.spare.lend(factor), symbolic.template)
@@ -66,6 +93,15 @@ class ByCvxopt:
             cholmod.solve(lent.item, ones, sys=6)
             with np.errstate(divide="ignore"):
                 return 1 / np.array(ones).real.ravel()
+
+    def least_pivot(self, factor: _Cholesky) -> float:
+        return least_pivot(self.pivots(factor))
+
+    def nbytes(self, factor: _Cholesky, nnz: int) -> int:
+        return about_nbytes(nnz)
+
+    def analysis_nbytes(self, symbolic: _Symbolic, nnz: int) -> int:
+        return about_nbytes(nnz)  # of the factor that is kept
 
 
 class _Cholesky(NamedTuple):

@@ -64,6 +64,7 @@ class RSLab(AbstractSymbolicSolver):
     threads: int = 1
     symmetric: bool | None = None
     releases_gil: ClassVar[bool] = True
+    keeps_values: ClassVar[bool] = False
 
     def __check_init__(self) -> None:
         require("RSLab", "rslab")  # here, and not in a callback: its importing thread must live on

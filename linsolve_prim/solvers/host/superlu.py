@@ -45,6 +45,7 @@ class SuperLU(AbstractHostSolver):
     symmetric_mode: bool | None = None
     diag_pivot_thresh: float | None = None
     releases_gil: ClassVar[bool] = True
+    keeps_values: ClassVar[bool] = False
 
     def __check_init__(self) -> None:
         if self.permc_spec is not None and self.permc_spec not in _ORDERINGS:
