@@ -107,6 +107,8 @@ def _direct():
     yield Entry("rslab", "RSLab", needs=("rslab",))
     yield Entry("rslab-definite", "RSLab", (), "definite", ("rslab",))
     yield Entry("cholmod", "CHOLMOD", (), "definite", (CHOLMOD_MODULE,))
+    metis = (("ordering", "metis"),)
+    yield Entry("cholmod-metis", "CHOLMOD", metis, "definite", (CHOLMOD_MODULE, "pymetis"))
     yield Entry("cholmod-negative", "CHOLMOD", (), "negative", (CHOLMOD_MODULE,))
     yield Entry("umfpack", "UMFPACK", needs=("cvxopt",))
     yield Entry("klu", "KLU", needs=("nbklu",))

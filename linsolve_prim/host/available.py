@@ -1,4 +1,4 @@
-"""Which host libraries are installed, and how to get those that are not."""
+"""Which host libraries are installed (solvers, and METIS, which orders for them), and how to get the others."""
 
 from __future__ import annotations
 
@@ -28,6 +28,7 @@ _KNOWN = [
     _Known("KLU", "nbklu", "nbklu", "BSD-3-Clause; KLU: LGPL-2.1-or-later", _EXTRA.format("klu")),
     _Known("PARDISO", "pymklpardiso", "py-mkl-pardiso", "MIT; MKL: Intel Simplified Software License",
            _EXTRA.format("mkl")),
+    _Known("METIS", "pymetis", "pymetis", "MIT; METIS: Apache-2.0", _EXTRA.format("metis")),
     _Known("PyAMG", "pyamg", "pyamg", "MIT", _EXTRA.format("amg")),
 ]  # fmt: skip
 

@@ -22,7 +22,7 @@ from ...operators import (
 from ...sparse.pattern import SparsityPattern
 from . import cholmod_library
 from .base import AbstractSymbolicSolver
-from .cholmod_library import ByLibrary
+from .cholmod_library import ORDERINGS, ByLibrary
 from .cvxopt_cholmod import ByCvxopt, about_nbytes, least_pivot, lower_part
 
 
@@ -32,7 +32,12 @@ class CHOLMOD(AbstractSymbolicSolver):
 
     For operators tagged positive or negative definite, real or Hermitian; others are refused, and a
     matrix that is not definite gives `RESULTS.singular`. float32 and complex64 are computed in double
-    precision. The ordering (AMD) is made once for a pattern.
+    precision.
+
+    - `ordering`: "amd" (approximate minimum degree), "metis" (nested dissection, with `pymetis`), or "auto":
+      AMD, and where it leaves much to do METIS, if that is installed and leaves less. It is made once for a
+      pattern. METIS takes 0.7 s for 40³ unknowns in 3-D, and saves nearly half of each factorization there; in
+      2-D, a tenth to a third from 400² on, for 1 s (4 s for 700²): then ask for it.
 
     By `scikit-sparse` (0.4, which has no wheels and needs SuiteSparse) if it is installed, else by
     `cvxopt` (GPLv3: never a default of the installation).
@@ -46,11 +51,18 @@ class CHOLMOD(AbstractSymbolicSolver):
         [1. 2.]
     """
 
+    ordering: str = "auto"
     negative: bool = False
     keeps_values: ClassVar[bool] = False
 
     def __check_init__(self) -> None:
+        if self.ordering not in ORDERINGS:
+            raise ValueError(
+                f"ordering: must be one of {', '.join(ORDERINGS)}; got {self.ordering!r}."
+            )
         if scikit_sparse() is None:
+            if self.ordering == "metis":
+                require("METIS", "pymetis")
             for module in ("cvxopt", "cvxopt.cholmod", "cvxopt.amd"):
                 require("CHOLMOD", module)
 
@@ -62,16 +74,16 @@ class CHOLMOD(AbstractSymbolicSolver):
                 f"{type(operator).__name__} does not promise that. Tag it with "
                 "`positive_semidefinite_tag` if it is, or use `SuperLU()`."
             )
-        return CHOLMOD(negative)
+        return CHOLMOD(self.ordering, negative)
 
     def analyze(self, pattern: SparsityPattern, values: np.ndarray) -> _Analysis:
         by: Any = _ByScikitSparse()
         if scikit_sparse() is None:
             by = ByLibrary() if cholmod_library.fits(pattern) else ByCvxopt()
         try:
-            return _Analysis(by, by.analyze(pattern, values))
+            return _Analysis(by, by.analyze(pattern, values, self.ordering))
         except OverflowError:  # too large for 32 bits, which cvxopt is not
-            return _Analysis(ByCvxopt(), ByCvxopt().analyze(pattern, values))
+            return _Analysis(ByCvxopt(), ByCvxopt().analyze(pattern, values, self.ordering))
 
     def factorize_with(
         self, analysis: Any, pattern: SparsityPattern, values: np.ndarray
@@ -150,10 +162,13 @@ def _residual_is_large(matrix: Any, x: np.ndarray, b: np.ndarray) -> np.ndarray:
 class _ByScikitSparse:
     of_transpose = False
 
-    def analyze(self, pattern: SparsityPattern, values: np.ndarray) -> Any:
+    def analyze(self, pattern: SparsityPattern, values: np.ndarray, ordering: str) -> Any:
         # "supernodal" is LLᵀ, which refuses what is not definite; the default may be LDLᵀ
+        settings = {"mode": "supernodal"}
+        if ordering != "auto":  # which CHOLMOD knows itself
+            settings["ordering_method"] = ordering
         matrix = lower_part(pattern, values)
-        return require("CHOLMOD", "sksparse.cholmod").analyze(matrix, mode="supernodal")
+        return require("CHOLMOD", "sksparse.cholmod").analyze(matrix, **settings)
 
     def factorize(self, symbolic: Any, pattern: SparsityPattern, values: np.ndarray) -> Any:
         return symbolic.cholesky(lower_part(pattern, values))

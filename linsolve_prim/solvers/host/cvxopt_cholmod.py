@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import scipy.sparse as sp
 
+from ...host import orderings
 from ...host.available import require
 from ...host.matrices import in_double
 from ...host.tasks import Refused
@@ -23,9 +24,12 @@ class _Symbolic:
     cvxopt keeps the symbolic factorization in the factor itself.
     """
 
-    def __init__(self, lower: Columns, is_complex: bool):
+    def __init__(self, lower: Columns, is_complex: bool, order: np.ndarray | None):
         self.template = Template(lower, is_complex)
-        self.order = require("CHOLMOD", "cvxopt.amd").order(Template(lower, False).matrix)
+        if order is None:
+            self.order = require("CHOLMOD", "cvxopt.amd").order(Template(lower, False).matrix)
+        else:
+            self.order = require("CHOLMOD", "cvxopt").matrix(np.array(order, np.int64))
         self.spare = Spare()
 
 
@@ -69,8 +73,9 @@ def about_nbytes(nnz: int) -> int:
 class ByCvxopt:
     of_transpose = False
 
-    def analyze(self, pattern: SparsityPattern, values: np.ndarray) -> _Symbolic:
-        return _Symbolic(lower_columns(pattern), np.iscomplexobj(values))
+    def analyze(self, pattern: SparsityPattern, values: np.ndarray, ordering: str) -> _Symbolic:
+        order = orderings.metis(pattern) if ordering == "metis" else None
+        return _Symbolic(lower_columns(pattern), np.iscomplexobj(values), order)
 
     def factorize(
         self, symbolic: _Symbolic, pattern: SparsityPattern, values: np.ndarray
