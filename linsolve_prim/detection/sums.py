@@ -85,9 +85,9 @@ def dot_general(
     meter.check(np.count_nonzero(coefficients) * free // _TERMS)
     out = _numbers(out_shape)
     if varying == 0:  # (batch, free of the constant, free of what varies)
-        out = out.reshape(batches, free, -1).swapaxes(1, 2)
+        out = out.reshape(batches, free, coefficients.shape[1]).swapaxes(1, 2)
     else:
-        out = out.reshape(batches, -1, free)
+        out = out.reshape(batches, coefficients.shape[1], free)
     b, f, k = np.nonzero(coefficients)
     return pairs(out[b, f, :], numbers[b, :, k], (out.size, numbers.size))
 
@@ -153,12 +153,16 @@ def _channels(
     features, batches = params["feature_group_count"], params["batch_group_count"]
     groups = max(features, batches)
     if batches > 1:
-        image = image.reshape(batches, -1, *image.shape[1:]).swapaxes(0, 1)
+        image = _split(image, 0, batches).swapaxes(0, 1)
     else:
-        image = image.reshape(image.shape[0], features, -1, *image.shape[2:])
-    kernel = kernel.reshape(groups, -1, *kernel.shape[1:])
-    out = out.reshape(out.shape[0], groups, -1, *out.shape[2:])
-    return image, kernel, out
+        image = _split(image, 1, features)
+    return image, _split(kernel, 0, groups), _split(out, 1, groups)
+
+
+def _split(x: np.ndarray, axis: int, groups: int) -> np.ndarray:
+    """An axis as two, the first of them of groups. (Other axes may be empty.)"""
+    shape = x.shape
+    return x.reshape(*shape[:axis], groups, shape[axis] // groups, *shape[axis + 1 :])
 
 
 def _inner(x: np.ndarray, positions: list[np.ndarray]) -> np.ndarray:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -105,7 +107,7 @@ class AMG(AbstractPreconditioner):
         *finer, last = self._build(matrix, hermitian)
         # products by diagonals are faster, and once for a matrix packed
         own = PackedOperator.of(found) if is_dia(found.pattern) else None
-        levels = [self._level(one, hermitian, None if k else own) for k, one in enumerate(finer)]
+        levels = self._levels(finer, hermitian, own)
         coarsest = jnp.asarray(setup.inverse_of(last.matrix, hermitian))
         smoother = Smoother(self.smoother, self.degree)
         shape = matrix.shape[:1]
@@ -163,13 +165,21 @@ class AMG(AbstractPreconditioner):
             settings["B"] = np.asarray(self.near_nullspace, matrix.dtype)
         return setup.build(matrix, self.method, settings)
 
-    def _level(
-        self, level: setup.HostLevel, hermitian: bool, own: AbstractLinearOperator | None
-    ) -> Level:
-        p, r = level.prolongation, level.restriction
-        assert p is not None
-        assert r is not None
+    def _levels(
+        self, levels: list[setup.HostLevel], hermitian: bool, own: AbstractLinearOperator | None
+    ) -> list[Level]:
+        """On the device; `own` is the finest operator, if it is there already."""
         scale = setup.diagonal_scale if self.smoother == "chebyshev" else setup.l1_scale
         both = not hermitian  # else the cycle is its own transpose, up to conjugation
-        operator = held(level.matrix, both) if own is None else own
-        return Level(operator, jnp.asarray(scale(level.matrix)), held(p, both), held(r, both))
+        tasks: list[Callable[[], Any]] = []
+        for level in levels:
+            tasks += [functools.partial(held, matrix, both) for matrix in level]
+            tasks.append(functools.partial(scale, level.matrix))
+        if own is not None and tasks:
+            tasks[0] = lambda: None
+        made = jax.device_put(setup.on_threads(tasks, levels[0].matrix.nnz if levels else 0))
+        parts = [made[k : k + 4] for k in range(0, len(made), 4)]
+        return [
+            Level(own if own is not None and k == 0 else operator, scale, p, r)
+            for k, (operator, p, r, scale) in enumerate(parts)
+        ]

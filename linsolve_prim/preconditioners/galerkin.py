@@ -168,8 +168,8 @@ def _galerkin(
         slots,
         turned,
         jnp.asarray(fine.diagonal_slots()),
-        held(p, not hermitian),
-        held(r, not hermitian),
+        jax.device_put(held(p, not hermitian)),
+        jax.device_put(held(r, not hermitian)),
         _map(first.slots, first.first, p.data[first.second], first.pattern.nnz, fine.nnz),
         _map(
             second.slots,
@@ -202,6 +202,9 @@ def _on_device(slots: Slots) -> Slots:
 
 
 def held(matrix: sp.csr_matrix, both: bool) -> PaddedOperator:
-    """A matrix for products on the device, with its transpose where that will be needed."""
-    other = PaddedOperator.of_scipy(setup.canonical(matrix.T)) if both else None
-    return PaddedOperator.of_scipy(matrix, other)
+    """A matrix for products on the device, with its transpose where that will be needed.
+
+    Of NumPy arrays, which are still to be put there.
+    """
+    other = PaddedOperator.on_host(setup.canonical(matrix.T)) if both else None
+    return PaddedOperator.on_host(matrix, other)

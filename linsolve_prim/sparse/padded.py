@@ -16,7 +16,6 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-import scipy.sparse as sp
 from jaxtyping import Array
 
 from .._varying import vary_together
@@ -31,7 +30,7 @@ _IN_A_STEP = 16
 _TAIL = 32768
 
 
-#: Rows that are transposed at once, so that they stay in the cache: twice as fast. [measured]
+#: Rows of which tables are filled at once, so that they stay in the cache: twice as fast. [measured]
 _AT_ONCE = 8192
 
 
@@ -72,25 +71,34 @@ def aligned(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
 
 
 class _Rows(NamedTuple):
-    """Compressed rows as `scipy.sparse` holds them, whose columns are places: 0, 1, … in each row."""
+    """Parts of compressed rows: `lengths[i]` entries from number `starts[i]` on, at most `width`."""
 
+    starts: np.ndarray
     lengths: np.ndarray
-    places: np.ndarray
     width: int
 
-    def table(self, entries: np.ndarray) -> np.ndarray:
-        """`(nnz,)` as `(width, m)`, or `(m, width)` if small; zero where a row is shorter."""
-        shape = len(self.lengths), self.width
-        indptr = np.zeros(shape[0] + 1, self.places.dtype)
-        np.cumsum(self.lengths, out=indptr[1:])
-        rows = sp.csr_array((entries, self.places, indptr), shape=shape).toarray()
-        if _is_small(rows):
-            return rows
-        out = aligned(rows.shape[::-1], rows.dtype)
-        for first in range(0, shape[0], _AT_ONCE):
-            some = slice(first, first + _AT_ONCE)
-            out[:, some] = rows[some].T
-        return out
+    def tables(self, *entries: np.ndarray) -> list[np.ndarray]:
+        """Each `(nnz,)` as `(width, m)`, or `(m, width)` if small; zero where a row is shorter."""
+        shape = self.width, len(self.starts)
+        if len(entries[0]) == 0:
+            tables = [np.zeros(shape, some.dtype) for some in entries]
+        else:
+            tables = [aligned(shape, some.dtype) for some in entries]
+            for first in range(0, shape[1], _AT_ONCE):
+                self._fill(tables, entries, slice(first, first + _AT_ONCE))
+        return [table.T if _is_small(table) else table for table in tables]
+
+    def _fill(self, tables: list[np.ndarray], entries: Any, some: slice) -> None:
+        lengths, place = self.lengths[some], self.starts[some].astype(np.intp)
+        everywhere = lengths.min()
+        for k in range(self.width):
+            there = None if k < everywhere else lengths > k
+            for table, given in zip(tables, entries):
+                row = table[k, some]
+                np.take(given, place, out=row, mode="clip")
+                if there is not None:
+                    np.copyto(row, 0, where=~there)
+            place += 1
 
 
 class _Split:
@@ -101,26 +109,24 @@ class _Split:
 
     def __init__(self, indptr: np.ndarray):
         lengths = np.diff(indptr)
-        places = np.arange(indptr[-1], dtype=indptr.dtype) - np.repeat(indptr[:-1], lengths)
         width = _width(lengths)
         self.where: np.ndarray | None = None
-        self._starts = _Rows(lengths, places, width)
+        self._starts = _Rows(indptr[:-1], lengths, width)
         longer = np.flatnonzero(lengths > width)
         if len(longer) == 0:
             return
-        starts = self._in_starts = places < width
         rest = np.append(lengths[longer] - width, 0)
-        self._starts = _Rows(np.minimum(lengths, width), places[starts], width)
-        self._rest = _Rows(rest, places[~starts] - places.dtype.type(width), int(rest.max()))
+        self._rest = _Rows(np.append(indptr[longer] + width, 0), rest, int(rest.max()))
         self.where = np.full(len(lengths), len(longer), np.int32)
         self.where[longer] = np.arange(len(longer), dtype=np.int32)
 
-    def tables(self, entries: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
-        """The entries `(nnz,)` as `(width, m)`, and as `(more, t + 1)` if a row is longer."""
+    def tables(
+        self, *entries: np.ndarray
+    ) -> tuple[list[np.ndarray], list[np.ndarray] | list[None]]:
+        """Each of the entries `(nnz,)` as `(width, m)`, and as `(more, t + 1)` if a row is longer."""
         if self.where is None:
-            return self._starts.table(entries), None
-        first, rest = entries[self._in_starts], entries[~self._in_starts]
-        return self._starts.table(first), self._rest.table(rest)
+            return self._starts.tables(*entries), [None] * len(entries)
+        return self._starts.tables(*entries), self._rest.tables(*entries)
 
 
 def slots_of(indptr: np.ndarray, indices: np.ndarray) -> Slots:
@@ -132,9 +138,11 @@ def slots_of(indptr: np.ndarray, indices: np.ndarray) -> Slots:
     def none_is_last(table: np.ndarray | None) -> np.ndarray | None:
         return None if table is None else np.where(table == 0, small(nnz), table - small(1))
 
-    slots, tail = map(none_is_last, split.tables(np.arange(1, nnz + 1, dtype=small)))
-    columns, tail_columns = split.tables(indices.astype(small, copy=False))
-    return Slots(slots, columns, tail, tail_columns, split.where)
+    numbers = np.arange(1, nnz + 1, dtype=small)
+    first, rest = split.tables(numbers, indices.astype(small, copy=False))
+    return Slots(
+        none_is_last(first[0]), first[1], none_is_last(rest[0]), rest[1], split.where
+    )
 
 
 def _width(lengths: np.ndarray) -> int:
@@ -182,11 +190,14 @@ class PaddedOperator(AbstractLinearOperator):
     @classmethod
     def of_scipy(cls, matrix: Any, other: PaddedOperator | None = None) -> PaddedOperator:
         """From a `scipy.sparse.csr_matrix` in canonical order, and perhaps its transpose."""
+        return jax.device_put(cls.on_host(matrix, other))
+
+    @classmethod
+    def on_host(cls, matrix: Any, other: PaddedOperator | None = None) -> PaddedOperator:
+        """The same of NumPy arrays, made without JAX (and so on any thread)."""
         split = _Split(matrix.indptr)
-        values, more_values = split.tables(matrix.data)
-        columns, more_columns = split.tables(matrix.indices)
-        tail = None if split.where is None else (more_columns, more_values, split.where)
-        columns, values, tail = jax.device_put((columns, values, tail))
+        (columns, values), more = split.tables(matrix.indices, matrix.data)
+        tail: Any = None if split.where is None else (*more, split.where)
         return cls(columns, values, tail, other, matrix.shape[1])
 
     def row_norms(self) -> Array:
