@@ -12,6 +12,7 @@ from linsolve_prim import preconditioners as pc
 
 NEUMANN = sp.csr_array(np.array([[1.0, -1, 0], [-1, 2, -1], [0, -1, 1]]))
 SCALE = 1e200 if X64 else 1e30
+SIZE = 2.0**660 if X64 else 2.0**66  # entries are as exact as those of size one
 MATRICES = [
     sp.csr_array(np.array([[3.0]])),
     sp.csr_array(np.array([[3.0, 1], [1, 2]])),
@@ -53,6 +54,29 @@ def test_entries_of_any_size_in_cg():
         assert succeeded(result)
         steps.append(int(stats["num_steps"]))
     assert steps[0] == steps[1]
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lp.GMRES,
+        lp.BiCGStab,
+        pytest.param(lp.IDR, marks=pytest.mark.slow),
+        pytest.param(lp.TFQMR, marks=pytest.mark.slow),
+        pytest.param(lp.BiCG, marks=pytest.mark.slow),
+    ],
+)
+def test_entries_of_any_size_on_the_left_S1_14(make):
+    """MA is of order one, but Mr is of the size of M, whose square is no number any more."""
+    steps = []
+    for size in (1.0, SIZE, 1 / SIZE):
+        a = operator(chain(20, main=2.3, above=-0.7) * size)
+        solver = make(1e-4, preconditioner=pc.Jacobi(), side="left")
+        x, result, stats = run(solver, a, a.mv(jnp.linspace(1, 2, 20, dtype=REAL)))
+        assert succeeded(result)
+        np.testing.assert_allclose(x, np.linspace(1, 2, 20), rtol=1e-2)
+        steps.append(int(stats["num_steps"]))
+    assert len(set(steps)) == 1
 
 
 @pytest.mark.parametrize("maker", ["AMG", "GeometricMultigrid"])

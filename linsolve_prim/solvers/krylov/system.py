@@ -6,18 +6,19 @@ import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, PyTree
 
-from ..._norms import two_norm
-from ..._tree import tree_add, tree_dtype, tree_sub
+from ..._norms import max_norm, two_norm
+from ..._tree import tree_add, tree_dtype, tree_scale, tree_sub
 from ..._types import Norm, Options
 from ...operators import AbstractLinearOperator, conj
 from .cycles import OVERFLOW, RUNNING, End, Start, close
 from .history import record
 from .nullspace import Projector
 from .stopping import Problem
-from .vectors import frozen, while_loop
+from .vectors import frozen, power_of_two, tree_divide, while_loop
 
 
 class Ran(NamedTuple):
@@ -69,6 +70,7 @@ class System:
         self.real_dtype = problem.norm.dtype
         self.dtype = tree_dtype((problem.vector, problem.x))
         self.eps = float(jnp.finfo(self.real_dtype).eps)
+        self._unit = jnp.ones((), self.real_dtype)  # of Mr, if M is on the left
 
     # ---- products ----
 
@@ -111,8 +113,10 @@ class System:
         return self.precondition_adjoint(x) if self.on_right else x
 
     def finish(self, u: PyTree[Array]) -> PyTree[Array]:
-        """The correction of x from that of u."""
-        return self.precondition(u) if self.on_right else u
+        """The correction of x from that of u, in the cycle that began last."""
+        if self.on_right:
+            return self.precondition(u)
+        return tree_scale(self._unit, u) if self.on_left else u
 
     @functools.cached_property
     def _adjoint(self) -> AbstractLinearOperator:
@@ -143,13 +147,18 @@ class System:
 
         The norm is `measure`'s, or with `euclidean` the Euclidean one. Where it is not the norm in
         which the solve is judged, the target is what one is worth in the other; `iterate` makes up
-        for a miss.
+        for a miss. Mr is in units of its own, of the size of M, whose square need not be a number.
         """
         if not self.on_left and (self.norm is two_norm or not euclidean):
             return start.residual, start.norm, start.target
-        r = self.precondition(start.residual) if self.on_left else start.residual
+        r = start.residual
+        if self.on_left:
+            r = self.precondition(r)
+            self._unit = jax.lax.stop_gradient(power_of_two(max_norm(r)))
+            r = tree_divide(r, self._unit)
         norm = jnp.asarray(two_norm(r), self.real_dtype)
-        return r, norm, start.target * norm / jnp.where(start.norm > 0, start.norm, 1)
+        share = start.target / jnp.where(start.norm > 0, start.norm, 1)
+        return r, norm, share * norm
 
     # ---- the loop ----
 
