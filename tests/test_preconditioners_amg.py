@@ -115,6 +115,21 @@ def test_settings(settings, most):
     assert int(found.stats["num_steps"]) <= most
 
 
+@pytest.mark.parametrize("cycle", ["W", "F"])
+def test_programs_of_all_cycles_grow_with_the_number_of_levels_only(cycle):
+    """Levels that are visited again are in a loop: a program of them is written once."""
+    operator, b = definite(gallery.poisson((48, 48))), rhs(48 * 48)
+
+    def lines(levels):
+        m = AMG(RS, cycle=cycle, max_levels=levels, max_coarse=2).init(operator)
+        assert len(m.levels) == levels - 1
+        return len(jax.jit(lambda m, b: m.mv(b)).lower(m, b).compile().as_text().splitlines())
+
+    sizes = [lines(levels) for levels in (3, 4, 5, 6)]
+    more = np.diff(sizes)
+    assert max(more) <= 1.3 * min(more)
+
+
 def test_f_cycle_with_a_method_that_takes_it():
     matrix = gallery.poisson((24, 24))
     operator, b = definite(matrix), rhs(576)

@@ -61,6 +61,38 @@ def test_gradients_do_not_know_of_it_S1_25(way, how):
         np.testing.assert_allclose(got, want, rtol=1e-8, atol=1e-10)
 
 
+MODES = {
+    "cotangents by another": lambda own: lp.ImplicitAdjoint(lp.LU()),
+    "cotangents by its own": lambda own: lp.ImplicitAdjoint(
+        lp.GMRES(1e-12, 0.0, preconditioner=AMG(RS, max_coarse=20))
+    ),
+    "unrolled": lambda own: lp.UnrolledAdjoint(25),
+}
+
+
+@pytest.mark.parametrize(
+    ("mode", "cycle"),
+    cases(
+        itertools.product(MODES, ("V", "W")),
+        but=[("unrolled", "V"), ("unrolled", "W"), ("cotangents by its own", "V")],
+    ),
+)
+def test_gradient_modes_with_multigrid_S1_25(mode, cycle):
+    """Cycles are differentiated step by step, or not at all: gradients are the same."""
+    c = jnp.asarray(1 + np.random.default_rng(0).random((12, 12)))
+    b, (want, _) = rhs(144), jax.grad(dense_loss, (0, 1))(c, rhs(144))
+    own = AMG(max_coarse=6, cycle=cycle).prepare(diffusion(12, c))
+    assert len(own.levels) == 2
+    adjoint = MODES[mode](own)
+
+    def loss(c):
+        solver = lp.CG(1e-12, 0.0, preconditioner=own)
+        found = lp.linear_solve(diffusion(12, c), b, solver, adjoint=adjoint)
+        return jnp.sum(jnp.cos(found.value))
+
+    np.testing.assert_allclose(jax.jit(jax.grad(loss))(c), want, rtol=1e-7, atol=1e-9)
+
+
 @pytest.mark.slow
 def test_second_derivatives():
     c, b = jnp.asarray(1 + np.random.default_rng(0).random((6, 6))), rhs(36)

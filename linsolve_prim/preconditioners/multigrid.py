@@ -59,23 +59,40 @@ class MultigridOperator(AbstractLinearOperator):
     tags: frozenset[object] = eqx.field(static=True)
 
     def mv(self, vector: Array) -> Array:
-        return self._cycle(0, vector, self.cycle)
+        return self._cycle(0, vector, jnp.array(self.cycle != "V"))
 
-    def _cycle(self, depth: int, r: Array, kind: str) -> Array:
+    def _cycle(self, depth: int, r: Array, again: Array) -> Array:
+        """One cycle from zero; `again` says whether it visits coarser levels twice."""
         if depth == len(self.levels):
             return (self.coarsest @ r.ravel()).reshape(r.shape)
         level = self.levels[depth]
-        correct = lambda r: self._correction(depth, r, kind)
+        correct = lambda r: self._correction(depth, r, again)
         return self.smoother.cycle(level.operator.mv, level.scale, r, correct)
 
-    def _correction(self, depth: int, r: Array, kind: str) -> Array:
+    def _correction(self, depth: int, r: Array, again: Array) -> Array:
         level = self.levels[depth]
-        coarse = level.restriction.mv(r)
-        x = self._cycle(depth + 1, coarse, kind)
-        if kind != "V" and depth + 1 < len(self.levels):
-            left = coarse - self.levels[depth + 1].operator.mv(x)
-            x = x + self._cycle(depth + 1, left, "V" if kind == "F" else kind)
-        return level.prolongation.mv(x)
+        visited = self._visited(depth + 1, level.restriction.mv(r), again)
+        return level.prolongation.mv(visited)
+
+    def _visited(self, depth: int, r: Array, again: Array) -> Array:
+        """What visits of a level make of its residual.
+
+        Both are one loop, so that each level is in the program once, and not 2^depth times.
+        """
+        if self.cycle == "V" or depth == len(self.levels):  # which is solved at once
+            return self._cycle(depth, r, again)
+
+        def visit(k: Array, x: Array) -> Array:
+            first = k == 0
+            product = self.levels[depth].operator.mv
+            left = jax.lax.cond(first, lambda x: r, lambda x: r - product(x), x)
+            # the second visit of an F cycle is a V
+            return x + self._cycle(depth, left, again & (first | (self.cycle == "W")))
+
+        def visit_if(k: Array, x: Array) -> Array:
+            return jax.lax.cond((k == 0) | again, visit, lambda k, x: x, k, x)
+
+        return jax.lax.fori_loop(0, 2, visit if self.cycle == "W" else visit_if, 0 * r)
 
     def transpose(self) -> MultigridOperator:
         if is_symmetric(self):
