@@ -140,9 +140,7 @@ def slots_of(indptr: np.ndarray, indices: np.ndarray) -> Slots:
 
     numbers = np.arange(1, nnz + 1, dtype=small)
     first, rest = split.tables(numbers, indices.astype(small, copy=False))
-    return Slots(
-        none_is_last(first[0]), first[1], none_is_last(rest[0]), rest[1], split.where
-    )
+    return Slots(none_is_last(first[0]), first[1], none_is_last(rest[0]), rest[1], split.where)
 
 
 def _width(lengths: np.ndarray) -> int:
