@@ -1,12 +1,16 @@
 """DIA: one array for each diagonal. Products are shifts, multiplications and sums, without indices.
 
-The vector is padded once, so that every diagonal multiplies a slice of it; padding each product
-instead takes twice as long [benchmarks/sparse_products.py].
+The slice of the vector that a diagonal multiplies is padded where it is read: a loop over rows tests
+where it is, and nothing is written that is longer by a few zeros. That takes 10 to 40 % less time than
+to pad the vector ahead [benchmarks/sparse_products.py].
+
+A single product (`product`) does not pack first: each entry is read among the values where it is
+multiplied. To pack is to read all values once for each diagonal, and to write them; that alone takes
+four times as long as the product.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax
@@ -14,30 +18,35 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-from .once import lean, once
+from .once import lean
 from .pattern import SparsityPattern
 
 
 class Dia(NamedTuple):
     """Where the entries of each diagonal j = i + offset of a matrix of this shape are.
 
-    `slots`: for each diagonal where its entries are among the values, `(m,)`, −1 where there is none;
-    or `(first, step)` if they lie evenly in the rows in which the diagonal is inside of the matrix.
+    - `evenly`: for each diagonal `(first, step)`, if its entries lie evenly among the values, and none
+      is missing in the rows in which the diagonal is inside of the matrix; else None.
+    - `slots`: of the other diagonals, in their order, where the entry of each row is among the values,
+      `(others, m)`; −1 where there is none.
+    - `holes`: which of all diagonals have no entry somewhere inside of the matrix.
+    - `bits`: `(⌈holes / 8⌉, m)`, uint8: bit h % 8 of row h // 8 says whether the hth of those has an
+      entry. (One array of bits is read in less time than an array of flags for each diagonal.)
     """
 
     offsets: tuple[int, ...]
     shape: tuple[int, int]
-    slots: tuple[np.ndarray | tuple[int, int], ...]
+    evenly: tuple[tuple[int, int] | None, ...]
+    slots: np.ndarray
+    holes: tuple[int, ...]
+    bits: np.ndarray
 
-    @property
-    def before(self) -> int:
-        """By how many zeros the vector is padded in front, so that every slice of it exists."""
-        return max(0, -self.offsets[0])
 
-    @property
-    def after(self) -> int:
-        m, n = self.shape
-        return max(0, self.offsets[-1] + m - n)
+class Packed(NamedTuple):
+    """For each diagonal its entries `(B, m)`, which are zero outside of the matrix, and `Dia.bits`."""
+
+    entries: list[Array]
+    bits: Array
 
 
 def span(offset: int, shape: tuple[int, int]) -> tuple[int, int]:
@@ -57,8 +66,13 @@ def make(pattern: SparsityPattern, transpose: bool) -> Dia:
     which = np.searchsorted(offsets, columns.astype(np.int64) - rows)
     slots = np.full((len(offsets), shape[0]), -1, pattern.indices.dtype)
     slots[which, rows] = np.arange(pattern.nnz)
-    evenly = [_evenly(row[slice(*span(k, shape))]) for row, k in zip(slots, offsets)]
-    return Dia(offsets, shape, tuple(e or row for e, row in zip(evenly, slots)))
+    inside = [row[slice(*span(k, shape))] for row, k in zip(slots, offsets)]
+    evenly = tuple(map(_evenly, inside))
+    holes = tuple(k for k, row in enumerate(inside) if row.min(initial=0) < 0)
+    bits = np.zeros((-(-len(holes) // 8), shape[0]), np.uint8)
+    for h, k in enumerate(holes):
+        bits[h // 8] |= (slots[k] >= 0).astype(np.uint8) << np.uint8(h % 8)
+    return Dia(offsets, shape, evenly, slots[[e is None for e in evenly]], holes, bits)
 
 
 def _evenly(slots: np.ndarray) -> tuple[int, int] | None:
@@ -70,40 +84,96 @@ def _evenly(slots: np.ndarray) -> tuple[int, int] | None:
     return int(slots[0]), step
 
 
-def pack(layout: Dia, values: Array) -> list[tuple[Array, Array | None]]:
-    """For each diagonal its entries `(B, m)`, and which of them are there (`None`: all, or zero)."""
-    found: list[tuple[Array, Array | None]] = []
-    m = layout.shape[0]
-    for slots, offset in zip(layout.slots, layout.offsets):
-        a, b = span(offset, layout.shape)
-        if isinstance(slots, tuple):
-            first, step = slots
-            entries = values[:, first : first + step * (b - a - 1) + 1 : step]
-            found.append((jnp.pad(entries, ((0, 0), (a, m - b))), None))
+def turned(x: Array) -> Array:
+    """`(B, K, n)` as `apply` takes it: as it is."""
+    return x
+
+
+turned_back = turned
+
+
+def pack(layout: Dia, values: Array, by_rows: bool = False) -> Packed:
+    """The values `(B, nnz)` as `apply` takes them.
+
+    With `by_rows` they are read once, into one array. That is what a product with several vectors
+    wants; where products follow in a loop, they shall find each diagonal in a piece.
+    """
+    # Behind the barrier XLA does not know that indices are constants, and does not compute with
+    # them when it compiles, which takes longer than the program runs.
+    slots, bits = jax.lax.optimization_barrier(
+        (jnp.asarray(layout.slots), jnp.asarray(layout.bits))
+    )
+    if by_rows and len(slots):
+        table = _get(values, slots.T)
+        others = [(table[:, :, k], slots[k]) for k in range(len(slots))]
+    else:
+        others = [(_get(values, slots[k]), slots[k]) for k in range(len(slots))]
+    rest, entries = iter(others), []
+    for k, evenly in enumerate(layout.evenly):
+        if evenly is not None:
+            entries.append(_spread(layout, k, values))
             continue
-        full = slots[a:b].min(initial=0) >= 0
-        # Behind the barrier XLA does not know that indices are constants, and does not compute with
-        # them when it compiles, which takes longer than the program runs.
-        known = jax.lax.optimization_barrier(jnp.asarray(slots[a:b] if full else slots))
-        entries = values.at[:, known].get(mode="promise_in_bounds", wrap_negative_indices=False)
-        if full:  # outside of the matrix the vector is padded with zeros
-            found.append((jnp.pad(entries, ((0, 0), (a, m - b))), None))
-        else:
-            found.append((entries, known >= 0))
-    return found
+        found, at = next(rest)
+        entries.append(found if k in layout.holes else jnp.where(at >= 0, found, _zero(values)))
+    return Packed(entries, bits)
 
 
-def apply(layout: Dia, packed: Sequence[tuple[Array, Array | None]], x: Array) -> Array:
+def apply(layout: Dia, packed: Packed, x: Array) -> Array:
     """From what `pack` returned and `(B, K, n)` to `(B, K, m)`."""
-    (batch, count, _), m = x.shape, layout.shape[0]
-    padded = once(lean(x), layout.before, layout.after)
-    total = None
-    for (entries, there), offset in zip(packed, layout.offsets):
-        first = layout.before + offset
-        part = jax.lax.slice_in_dim(padded, first, first + m, axis=padded.ndim - 1)
-        term = lean(entries, count) * part
-        if there is not None:
-            term = jnp.where(there, term, jnp.zeros((), x.dtype))
-        total = term if total is None else total + term
-    assert total is not None
-    return total.reshape(batch, count, m)
+    count, terms, which = x.shape[1], [], {k: h for h, k in enumerate(layout.holes)}
+    for k, entries in enumerate(packed.entries):
+        term = lean(entries, count) * _shifted(layout, k, lean(x))
+        if k in which:
+            h = which[k]
+            there = (packed.bits[h // 8] & np.uint8(1 << h % 8)) != 0
+            term = jnp.where(there, term, _zero(x))
+        terms.append(term)
+    return _sum(terms).reshape(*x.shape[:2], layout.shape[0])
+
+
+def product(layout: Dia, values: Array, x: Array) -> Array:
+    """From the values `(B, nnz)` and `(B, K, n)` to `(B, K, m)`."""
+    count = x.shape[1]
+    if count > 1:
+        return apply(layout, pack(layout, values, by_rows=True), x)
+    slots = iter(jax.lax.optimization_barrier(jnp.asarray(layout.slots)))
+    terms = []
+    for k, evenly in enumerate(layout.evenly):
+        part = _shifted(layout, k, lean(x))
+        if evenly is not None:
+            terms.append(lean(_spread(layout, k, values), count) * part)
+            continue
+        at = next(slots)
+        terms.append(jnp.where(at >= 0, lean(_get(values, at), count) * part, _zero(x)))
+    return _sum(terms).reshape(*x.shape[:2], layout.shape[0])
+
+
+def _sum(terms: list[Array]) -> Array:
+    total = terms[0]
+    for term in terms[1:]:
+        total = total + term
+    return total
+
+
+def _zero(array: Array) -> Array:
+    return jnp.zeros((), array.dtype)
+
+
+def _get(values: Array, slots: Array) -> Array:
+    return values.at[:, slots].get(mode="promise_in_bounds", wrap_negative_indices=False)
+
+
+def _spread(layout: Dia, k: int, values: Array) -> Array:
+    """The entries `(B, m)` of a diagonal on which they lie evenly."""
+    first, step = layout.evenly[k] or (0, 1)
+    a, b = span(layout.offsets[k], layout.shape)
+    entries = values[:, first : first + step * (b - a - 1) + 1 : step]
+    return jnp.pad(entries, ((0, 0), (a, layout.shape[0] - b)))
+
+
+def _shifted(layout: Dia, k: int, x: Array) -> Array:
+    """x[..., i + offset] for each row i; zero where that is outside of x."""
+    offset, m = layout.offsets[k], layout.shape[0]
+    a, b = span(offset, layout.shape)
+    part = jax.lax.slice_in_dim(x, a + offset, b + offset, axis=x.ndim - 1)
+    return jnp.pad(part, [(0, 0)] * (x.ndim - 1) + [(a, m - b)])

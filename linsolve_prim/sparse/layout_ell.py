@@ -4,6 +4,10 @@ The gathers are unrolled: column after column, which XLA makes one loop over row
 two axes and a sum it is ten times slower on CPU [measured]. Rows with more than `CHUNK` entries are
 cut into chunks of at most that many, whose sums go to their rows by a sorted segment-sum.
 
+Of several vectors, what is gathered is a row of `(n, K)`: their entries lie side by side. As K
+vectors `(K, n)` it takes 2 times as long for 8 of them, and 7 times for 64 [measured], as each entry
+comes from another line of the cache, and indices are read for each.
+
 After Monakov, Lokhmotov, Avetisyan, "Automatically tuning sparse matrix–vector multiplication for
 GPU architectures" (HiPEAC 2010), doi:10.1007/978-3-642-11515-8_10; padding is bounded by grouping
 rows, wherever they are, and not by slices of neighbours.
@@ -18,7 +22,6 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-from .once import once
 from .pattern import SparsityPattern
 
 #: Group widths; rows of other lengths are padded to the next.
@@ -30,7 +33,12 @@ _PADDING = 1.5
 
 
 class Group(NamedTuple):
-    """Pieces of rows, padded to one width: `(width, pieces)` slots and columns, −1 where padded."""
+    """Pieces of rows, padded to one width.
+
+    - `columns`: `(width, pieces)`, −1 where padded.
+    - `slots`: of each entry, `(width, pieces)`; or of the first of each piece, `(pieces,)`, if the
+      others follow it. Where there is no entry they say nothing.
+    """
 
     slots: np.ndarray
     columns: np.ndarray
@@ -62,9 +70,9 @@ def make(pattern: SparsityPattern, transpose: bool) -> Ell:
         own = step < lengths
         slots = np.where(own, starts + step, 0)
         columns = np.where(own, of.indices[slots], -1) if of.nnz else slots
-        if transpose:
-            slots = pattern.transpose_order[slots] if of.nnz else slots
-        return Group(slots, columns)
+        if not transpose:
+            return Group(starts.astype(of.indices.dtype), columns)
+        return Group(pattern.transpose_order[slots] if of.nnz else slots, columns)
 
     if widest <= 2 * CHUNK and m * widest <= _PADDING * of.nnz:
         return Ell(m, (group(starts, lengths, widest),), None, None, 0)
@@ -98,42 +106,60 @@ Packed: TypeAlias = list[list[tuple[Array, Array, Array]]]
 
 def pack(layout: Ell, values: Array) -> Packed:
     """Entries in the order in which they are multiplied: for each group `width` arrays `(B, pieces)`."""
-    return [
-        [_packed(*column, values) for column in zip(group.slots, group.columns)]
-        for group in layout.groups
-    ]
+    return [_packed(group, values) for group in layout.groups]
 
 
-def _packed(slots: np.ndarray, columns: np.ndarray, values: Array) -> tuple[Array, Array, Array]:
+def _packed(group: Group, values: Array) -> list[tuple[Array, Array, Array]]:
     # XLA would compute with constants when it compiles, which takes longer than the program runs
-    known = jax.lax.optimization_barrier(jnp.asarray(columns))
-    entries = values.at[:, slots].get(mode="promise_in_bounds", wrap_negative_indices=False)
-    return entries, known >= 0, known
+    slots, columns = jax.lax.optimization_barrier(
+        (jnp.asarray(group.slots), jnp.asarray(group.columns))
+    )
+    found = []
+    for k in range(len(group.columns)):
+        at = slots[k] if slots.ndim == 2 else slots + np.asarray(k, slots.dtype)
+        entries = values.at[:, at].get(mode="promise_in_bounds", wrap_negative_indices=False)
+        found.append((entries, columns[k] >= 0, columns[k]))
+    return found
+
+
+def turned(x: Array) -> Array:
+    """`(B, K, n)` as `apply` takes it: `(B, n, K)`, or `(B, n)` if K is 1."""
+    return x[:, 0] if x.shape[1] == 1 else jnp.swapaxes(x, 1, 2)
+
+
+def turned_back(y: Array) -> Array:
+    """`(B, m, K)` or `(B, m)` as `(B, K, m)`."""
+    return y[:, None] if y.ndim == 2 else jnp.swapaxes(y, 1, 2)
 
 
 def _sums(group: list[tuple[Array, Array, Array]], pieces: int, x: Array) -> Array:
-    """`(B, K, pieces)`: of each piece, the products of its entries with x."""
-    total = jnp.zeros((*x.shape[:2], pieces), x.dtype)
+    """`(B, pieces)` or `(B, pieces, K)`: of each piece, the products of its entries with x."""
+    each = (lambda a: a) if x.ndim == 2 else (lambda a: a[..., None])
+    total = jnp.zeros((x.shape[0], pieces, *x.shape[2:]), x.dtype)
     for entries, there, columns in group:
-        gathered = x.at[:, :, columns].get(mode="promise_in_bounds", wrap_negative_indices=False)
+        gathered = x.at[:, columns].get(mode="promise_in_bounds", wrap_negative_indices=False)
         # padding points to entries that are there, and is not used: they may be infinite
-        total += jnp.where(there, entries[:, None] * gathered, jnp.zeros((), x.dtype))
+        total += jnp.where(each(there), each(entries) * gathered, jnp.zeros((), x.dtype))
     return total
 
 
 def apply(layout: Ell, packed: Packed, x: Array) -> Array:
-    """From what `pack` returned and `(B, K, n)` to `(B, K, m)`."""
-    x = once(x)
+    """From what `pack` returned and x, both as `turned` makes them, to Ax likewise."""
     pairs = zip(layout.groups, packed)
-    parts = [_sums(columns, group.slots.shape[1], x) for group, columns in pairs]
+    parts = [_sums(columns, group.columns.shape[1], x) for group, columns in pairs]
     if layout.long is not None:
-        sums = jnp.zeros((*x.shape[:2], layout.num_long), x.dtype)
-        parts[-1] = sums.at[:, :, layout.long].add(
+        sums = jnp.zeros((x.shape[0], layout.num_long, *x.shape[2:]), x.dtype)
+        parts[-1] = sums.at[:, layout.long].add(
             parts[-1], indices_are_sorted=True, mode="promise_in_bounds"
         )
     if layout.rows is None:
         return parts[0]
     if not parts:
-        return jnp.zeros((*x.shape[:2], layout.size), x.dtype)
-    joined = jnp.concatenate(parts, axis=2)
-    return joined.at[:, :, layout.rows].get(mode="promise_in_bounds")
+        return jnp.zeros((x.shape[0], layout.size, *x.shape[2:]), x.dtype)
+    joined = jnp.concatenate(parts, axis=1)
+    return joined.at[:, layout.rows].get(mode="promise_in_bounds")
+
+
+def product(layout: Ell, values: Array, x: Array) -> Array:
+    """`apply` with entries that are read among the values where they are multiplied."""
+    return apply(layout, pack(layout, values), x)

@@ -5,9 +5,11 @@
 | DIA | few diagonals, well filled: stencils, bands | `layout_dia.py` |
 | sliced ELL | everything else | `layout_ell.py` |
 
-Both are functions of the values in the order of the pattern, so that nothing is packed ahead; in a
-loop XLA moves the packing out of it. Neither scatters entries: a sorted segment-sum over all of them
-is up to twice as slow [measured], and only what is left of long rows takes it.
+Both are functions of the values in the order of the pattern. A single product reads each of them where
+it is multiplied, in one pass (`product`). For many products the values can be brought into the order
+of the layout first (`pack`, `apply`), which halves what a product then takes. Neither scatters entries:
+a sorted segment-sum over all of them is up to twice as slow [measured], and only what is left of long
+rows takes it.
 
 The exception is Aᵀx for one vector and a matrix without diagonals, on CPU. To bring large values into
 the order of Aᵀ means to read them in random order, which takes three times as long as to add products
@@ -32,6 +34,9 @@ _MOST_DIAGONALS = 64
 #: As an ELL gather costs about as much as two entries of a diagonal. [benchmarks/sparse_products.py]
 _EMPTY_DIAGONALS = 2.0
 _UNROLLED = 8
+#: Values of so many bytes stay in the cache with the vectors. Then to pack them costs as much as a
+#: product, and in a loop, out of which XLA moves it, products are twice as fast. [same benchmark]
+_STAYS_IN_CACHE = 1 << 20
 
 
 def is_dia(pattern: SparsityPattern) -> bool:
@@ -64,14 +69,22 @@ def pack(pattern: SparsityPattern, transpose: bool, values: Array) -> Any:
 def apply(pattern: SparsityPattern, transpose: bool, packed: Any, x: Array) -> Array:
     """`product` with values that were packed before."""
     module, layout = _layout(pattern, transpose)
-    return alone(lambda packed, x: module.apply(layout, packed, x), packed, x)
+    compute = functools.partial(module.apply, layout)
+    return module.turned_back(alone(compute, packed, module.turned(x)))
 
 
 def product(pattern: SparsityPattern, transpose: bool, values: Array, x: Array) -> Array:
     """`(B, nnz)` and `(B, K, n)` to `(B, K, m)`; with `transpose`, `(B, K, m)` to `(B, K, n)`."""
     if pattern.nnz == 0 or x.size == 0:
         return jnp.zeros((*x.shape[:2], pattern.shape[1 if transpose else 0]), x.dtype)
-    gathered = lambda values, x: apply(pattern, transpose, pack(pattern, transpose, values), x)
+
+    def gathered(values: Array, x: Array) -> Array:
+        if x.shape[1] == 1 and pattern.nnz * values.dtype.itemsize <= _STAYS_IN_CACHE:
+            return apply(pattern, transpose, pack(pattern, transpose, values), x)
+        module, layout = _layout(pattern, transpose)
+        compute = functools.partial(module.product, layout)
+        return module.turned_back(alone(compute, values, module.turned(x)))
+
     if transpose and x.shape[:2] == (1, 1) and not _is_dia(pattern):
         added = functools.partial(_added_where_they_belong, pattern)
         return jax.lax.platform_dependent(values, x, cpu=added, default=gathered)
@@ -82,9 +95,10 @@ def _added_where_they_belong(pattern: SparsityPattern, values: Array, x: Array) 
     """Aᵀx: `(1, nnz)` and `(1, 1, m)` to `(1, 1, n)`."""
     # behind the barrier, indices are no constants that XLA computes with when it compiles
     rows, columns = jax.lax.optimization_barrier((pattern.rows, pattern.indices))
-    terms = values[:, None] * once(x).at[:, :, rows].get(mode="promise_in_bounds")
-    zeros = vary_together(jnp.zeros((1, 1, pattern.shape[1]), x.dtype), terms)[0]
-    return zeros.at[:, :, columns].add(terms, mode="promise_in_bounds")
+    mode: Any = {"mode": "promise_in_bounds", "wrap_negative_indices": False}
+    terms = values[0] * once(x)[0, 0].at[rows].get(**mode)
+    zeros = vary_together(jnp.zeros(pattern.shape[1], x.dtype), terms)[0]
+    return zeros.at[columns].add(terms, **mode)[None, None]
 
 
 def outer(pattern: SparsityPattern, transpose: bool, left: Array, x: Array) -> Array:

@@ -31,10 +31,22 @@ def alone(compute: Callable[..., Array], *args: Any) -> Array:
     return jax.lax.platform_dependent(*args, cpu=in_a_branch, default=compute)
 
 
+#: Zeros are a kernel to compile, in about the time in which so many bytes are copied 10³ times.
+_COPIED = 1 << 16
+
+
 def _anything(like: Any, args: Any) -> Array:
-    """An array of a shape and dtype: an argument, which is no kernel to compile, if one is like it."""
+    """An array of a shape and dtype: if it is small, an argument that is like it.
+
+    That is no kernel to compile, but the conditional then writes where its argument is, of which XLA
+    makes a copy.
+    """
+    zeros = lambda: jnp.zeros(like.shape, like.dtype)
+    if like.size * like.dtype.itemsize > _COPIED:
+        return zeros()
     same = (a for a in jax.tree.leaves(args) if (a.shape, a.dtype) == (like.shape, like.dtype))
-    return next(same, jnp.zeros(like.shape, like.dtype))
+    found = next(same, None)
+    return zeros() if found is None else found
 
 
 def once(x: Array, before: int = 0, after: int = 0) -> Array:
