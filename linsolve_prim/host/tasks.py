@@ -66,6 +66,16 @@ class Solved:
         self.x, self.result, self.steps = x, result, steps
 
 
+class _Habits(NamedTuple):
+    """What a library says of itself (`AbstractHostSolver`), asked once."""
+
+    separates_analysis: bool
+    keeps_values: bool
+    runs_in_threads: bool
+    fallback: Any
+    stable: bool
+
+
 @dataclasses.dataclass(frozen=True)
 class Task:
     library: Any
@@ -84,6 +94,18 @@ class Task:
     def is_empty(self) -> bool:
         """Without equations or without unknowns; few libraries know that."""
         return 0 in self.pattern.shape
+
+    @functools.cached_property
+    def habits(self) -> _Habits:
+        library = self.library
+        fallback = library.fallback()
+        return _Habits(
+            library.separates_analysis(),
+            library.keeps_values,
+            library.runs_in_threads(),
+            fallback,
+            fallback is None or library.stable,
+        )
 
     def columns(self, transpose: bool) -> int:
         """The length of a solution."""
@@ -122,7 +144,7 @@ def factorize(values: np.ndarray, *, task: Task) -> tuple[np.ndarray]:
         handles[i] = handle_of(data)
         _factor(own, handles[i].tobytes(), data)
 
-    _for_each(one, len(values), task.library)
+    _for_each(one, len(values), task.habits.runs_in_threads)
     return (handles,)
 
 
@@ -143,7 +165,7 @@ def solve(
             factor = _factor(own, handle_of(data).tobytes(), data)
         _solve_one(own, factor, data, b[i], transpose, _Out(x[i], codes[i], steps[i]))
 
-    _for_each(one, len(values), task.library)
+    _for_each(one, len(values), task.habits.runs_in_threads)
     return x, codes, steps
 
 
@@ -159,7 +181,7 @@ def slogdet(
         own, data = task.unpacked(values[i])
         signs[i], logs[i] = _slogdet_one(own, handles[i], data)
 
-    _for_each(one, len(values), task.library)
+    _for_each(one, len(values), task.habits.runs_in_threads)
     return signs, logs
 
 
@@ -194,18 +216,21 @@ def _factor(task: Task, handle: bytes, values: np.ndarray) -> Any:
 def _make_factor(task: Task, values: np.ndarray) -> Any:
     if not np.isfinite(values).all():  # libraries call it singular, or return numbers
         return Failed("nonfinite_input", "the matrix holds NaN or infinity")
-    if task.library.keeps_values:  # JAX's buffers do not outlive the callback
+    if task.habits.keeps_values:  # JAX's buffers do not outlive the callback
         values = np.array(values)
     return _guarded(_ask_for_factor, task, values)
 
 
 def _ask_for_factor(task: Task, values: np.ndarray) -> Any:
     library, pattern = task.library, task.pattern
-    if not library.separates_analysis():
+    if not task.habits.separates_analysis:
         return library.factorize(pattern, values)
-    make = functools.partial(_guarded, library.analyze, pattern, values)
-    size = functools.partial(library.analysis_nbytes, pattern)
-    analysis = registry.get(("analysis", task.number, values.dtype.char), make, size, "analyses")
+    key = ("analysis", task.number, values.dtype.char)
+    analysis = registry.peek(key)
+    if analysis is None:
+        make = functools.partial(_guarded, library.analyze, pattern, values)
+        size = functools.partial(library.analysis_nbytes, pattern)
+        analysis = registry.get(key, make, size, "analyses")
     if isinstance(analysis, Failed):
         return analysis
     return library.factorize_with(analysis, pattern, values)
@@ -260,11 +285,11 @@ def _solve_finite(
     task: Task, factor: Any, values: np.ndarray, b: np.ndarray, transpose: bool, out: _Out
 ) -> None:
     _try(task, factor, b, transpose, out)
-    fallback = task.library.fallback()
-    if fallback is None:
+    fallback, stable = task.habits.fallback, task.habits.stable
+    if fallback is None or (stable and not out.codes.any()):  # success is 0
         return
     suspect = out.codes != SUCCESSFUL
-    if not task.library.stable and not suspect.all():
+    if not stable and not suspect.all():
         suspect |= ~_residual_is_small(task, values, out.x, b, transpose)
     if suspect.any() and not _is_nonfinite(factor):
         registry.count("fallbacks")
@@ -352,10 +377,18 @@ def _one_blas_thread() -> Iterator[None]:
         yield
 
 
-def _for_each(fn: Callable[[int], None], count: int, library: Any) -> None:
-    if count > 1 and library.runs_in_threads():
-        with _one_blas_thread():
-            list(_pool().map(fn, range(count)))
-        return
-    for i in range(count):
+def _for_each(fn: Callable[[int], None], count: int, parallel: bool) -> None:
+    workers = min(count, os.cpu_count() or 1) if parallel else 1
+    if workers == 1:
+        return _run(fn, range(count))
+    with _one_blas_thread():  # this thread works, too
+        parts = [_pool().submit(_run, fn, range(k, count, workers)) for k in range(1, workers)]
+        _run(fn, range(0, count, workers))
+        for part in parts:
+            part.result()
+    return None
+
+
+def _run(fn: Callable[[int], None], which: range) -> None:
+    for i in which:
         fn(i)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import abc
+import types
 from typing import Any, ClassVar, NamedTuple, TypeAlias
 
 import jax.numpy as jnp
@@ -115,10 +116,10 @@ class AbstractHostSolver(AbstractLinearSolver[_HostState]):
 
     def __getattribute__(self, name: str) -> Any:
         # Equinox makes a pytree of each bound method when it is looked up, at 40 µs a time
-        # [measured, 2-core CPU]: much of what a callback would cost.
-        if name in _ON_THE_HOST:
-            return object.__getattribute__(self, name)
-        return super().__getattribute__(name)
+        # [measured, 2-core CPU]: much of what a callback would cost. What is private is called there only.
+        found = object.__getattribute__(self, name)
+        plain = name in _ON_THE_HOST or name[0] == "_" or not isinstance(found, types.MethodType)
+        return found if plain else super().__getattribute__(name)
 
     # ---- For subclasses (on the host) ------------------------------------------------------------
 
