@@ -116,6 +116,19 @@ def _(axis_size, in_batched, x):
     return 4 * x, in_batched[0]
 
 
+def _conv_to_nothing(x):
+    """A window that is wider than the image."""
+    kernel = jnp.ones((2, 2, 4, 2), REAL)
+    return lax.conv_general_dilated(
+        x.reshape(1, 4, 3, 3), kernel, (1, 1), "VALID", rhs_dilation=(2, 1), feature_group_count=2
+    )
+
+
+def _added(a, b):
+    """Not `lax.add`, so that JAX does not know it."""
+    return b + a
+
+
 BIDIAGONAL = np.eye(N, dtype=REAL) + np.diag(np.arange(1, N), 1).astype(REAL)
 BCOO = sparse.BCOO.fromdense(BIDIAGONAL, nse=2 * N)  # padded with indices out of bounds
 BCSR = sparse.BCSR.fromdense(BIDIAGONAL)
@@ -135,6 +148,7 @@ TIGHT = {
     "conv": (convolved, GRID),
     "conv_groups": (_grouped, jax.ShapeDtypeStruct((36,), REAL)),
     "conv_batch_groups": (_batch_groups, jax.ShapeDtypeStruct((36,), REAL)),
+    "conv_to_nothing": (_conv_to_nothing, jax.ShapeDtypeStruct((36,), REAL)),
     "conv_channels_last": (_channels_last, GRID),
     "conv_kernel": (lambda k: lax.conv(KAPPA[None, None], k, (1, 1), "SAME"),
                     jax.ShapeDtypeStruct((1, 1, 3, 3), REAL)),
@@ -152,6 +166,10 @@ TIGHT = {
     "sum": (lambda u: u.sum(0), GRID),
     "mean": (lambda u: u - u.mean(1, keepdims=True), GRID),
     "windows": (_windows, GRID),
+    "windows_by_a_function": (lambda u: lax.reduce_window(
+        u, np.zeros((), REAL), _added, (2, 2), (2, 1), "SAME"), GRID),
+    "reduced_by_a_function": (lambda u: lax.reduce(u, np.zeros((), REAL), _added, (1,)), GRID),
+    "first_power": (lambda x: x**1 * W, LINE),
     "dynamic_slice": (lambda u: lax.dynamic_slice(u, (4, 1), (3, 3)), GRID),
     "dynamic_update": (lambda u: lax.dynamic_update_slice(u, u[:2, :2], (5, -9)), GRID),
     "transpose": (lambda u: u.T[::-1].reshape(4, 9)[:, ::2], GRID),

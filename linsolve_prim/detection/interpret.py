@@ -19,6 +19,7 @@ import numpy as np
 from jax.extend import core as jex
 
 from ..errors import NonlinearFunctionError
+from ..operators.dependence import adds_up
 from ..operators.program import evaluate
 from . import sums
 from .constants import UNKNOWN, Constant, ahead, known, outputs_of
@@ -319,6 +320,20 @@ def _window_sum(eqn: Any, values: Values, context: Context) -> Values:
     return [values[0].sums(sums.window_sum(eqn.params, *shapes))]
 
 
+def _reduction(eqn: Any, values: Values, context: Context) -> Values:
+    """With a function of the user's, which may be a sum."""
+    if not (adds_up(eqn) and isinstance(values[1], Constant)):
+        return everything(eqn, values, context)
+    if "window_dimensions" in eqn.params:
+        return _window_sum(eqn, values, context)
+    shape, axes = eqn.invars[0].aval.shape, tuple(eqn.params["dimensions"])
+    return [values[0].sums(sums.reduce_sum(shape, axes))]
+
+
+def _power(eqn: Any, values: Values, context: Context) -> Values:
+    return (_same if eqn.params["y"] == 1 else everything)(eqn, values, context)
+
+
 def _contraction(terms: Callable[..., Any]) -> Rule:
     """A bilinear function with sums, one operand of which varies."""
 
@@ -356,6 +371,9 @@ RULES: dict[str, Rule] = {
     "reduce_sum": _reduce_sum,
     "cumsum": _cumsum,
     "reduce_window_sum": _window_sum,
+    "reduce": _reduction,
+    "reduce_window": _reduction,
+    "integer_pow": _power,
     "dot_general": _contraction(sums.dot_general),
     "conv_general_dilated": _contraction(sums.convolution),
     "fft": _lines(lambda eqn: range(-len(eqn.params["fft_lengths"]), 0)),

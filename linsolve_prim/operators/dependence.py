@@ -149,6 +149,25 @@ def _scatter(eqn: Any, deps: Deps, notes: Notes) -> Deps:
     return _linear_in(0, 2)(eqn, deps, notes)
 
 
+def adds_up(eqn: Any) -> bool:
+    """Whether a reduction by a function of the user's is a sum of one array: its function is `add`."""
+    body = eqn.params["jaxpr"]
+    body = getattr(body, "jaxpr", body)
+    if len(eqn.outvars) != 1 or len(body.eqns) != 1:
+        return False
+    (inner,) = body.eqns
+    both = set(inner.invars) == set(body.invars) if _no_literals(inner) else False
+    return inner.primitive.name == "add" and both and inner.outvars == body.outvars
+
+
+def _no_literals(eqn: Any) -> bool:
+    return not any(isinstance(atom, jex.Literal) for atom in eqn.invars)
+
+
+def _reduction(eqn: Any, deps: Deps, notes: Notes) -> Deps:
+    return _linear_in()(eqn, deps, notes) if adds_up(eqn) else _by_derivative(eqn, deps, notes)
+
+
 def _stop_gradient(eqn: Any, deps: Deps, notes: Notes) -> Deps:
     notes.hides_derivative |= deps[0].varies
     return deps
@@ -186,6 +205,8 @@ _RULES: dict[str, Rule] = {
     "triangular_solve": _linear_in(1),
     "stop_gradient": _stop_gradient,
     "rem": _piecewise,
+    "reduce": _reduction,
+    "reduce_window": _reduction,
 }
 _RULES |= dict.fromkeys(("mul", "dot_general", "conv_general_dilated"), _bilinear)
 _RULES |= dict.fromkeys(
