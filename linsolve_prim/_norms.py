@@ -92,3 +92,11 @@ def max_norm(x: PyTree[Array]) -> Array:
         return jnp.zeros((), tree_real_dtype(x))
     with jax.numpy_dtype_promotion("standard"):  # leaves may differ in precision
         return _zero_gradient_at_zero(functools.reduce(jnp.maximum, maxima))
+
+
+def power_of_two(size: Array) -> Array:
+    """A power of two within a factor 2 of `size`; 1 for 0, NaN and infinity."""
+    info = jnp.finfo(size.dtype)
+    ordinary = (size > 0) & jnp.isfinite(size)
+    clipped = jnp.clip(jnp.where(ordinary, size, 1), float(info.tiny) * 4, float(info.max) / 4)
+    return jax.lax.reduce_precision(clipped, exponent_bits=int(info.nexp), mantissa_bits=0)

@@ -13,6 +13,7 @@ from .host import Host as Host
 from .ic import IC as IC
 from .ilu import ILU as ILU
 from .jacobi import Jacobi as Jacobi
+from .low_precision import LowPrecision as LowPrecision
 from .low_rank import LowRankPlusDiagonal as LowRankPlusDiagonal
 from .names import NAMES as NAMES, by_name as by_name
 from .nystrom import Nystrom as Nystrom, PivotedCholesky as PivotedCholesky

@@ -7,11 +7,11 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from jaxtyping import Array, PyTree
 
-from ..._norms import max_norm, two_norm
+from ..._norms import max_norm, power_of_two, two_norm
 from ..._tree import tree_axpy, tree_dot, tree_scale
 from .probe import fixed_vector
 from .system import System
-from .vectors import power_of_two, safe_norm, tree_divide, tree_zeros_like, while_loop
+from .vectors import safe_norm, tree_divide, tree_zeros_like, while_loop
 
 
 class Lanczos(NamedTuple):

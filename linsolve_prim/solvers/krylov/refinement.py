@@ -8,7 +8,7 @@ import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, PyTree
 
-from ..._norms import max_norm, two_norm
+from ..._norms import max_norm, power_of_two, two_norm
 from ..._tree import tree_scale
 from ..._types import Options
 from ...operators import AbstractLinearOperator, linearise
@@ -23,7 +23,7 @@ from .cycles import BROKE_DOWN, RAN_OUT, SINGULAR, End, Method, Start
 from .nullspace import projector
 from .stopping import NormLike, Steps, Tolerance
 from .system import System
-from .vectors import power_of_two, tree_divide
+from .vectors import tree_divide
 
 for _kind in (SparseLinearOperator, TripletLinearOperator):
     cast.register(_kind, cast_leaves)

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, PyTree
 
-from ..._norms import max_norm, two_norm
+from ..._norms import max_norm, power_of_two, two_norm
 from ..._tree import (
     tree_all_finite,
     tree_real_dtype,
@@ -27,7 +27,7 @@ from ...operators import AbstractLinearOperator
 from ...results import REASONS, RESULTS
 from .history import statistics
 from .nullspace import Projector
-from .vectors import power_of_two, tree_divide, tree_zeros_like
+from .vectors import tree_divide, tree_zeros_like
 
 # Settings are checked by `check_settings`, whose messages say more than a run-time type checker's.
 if TYPE_CHECKING:

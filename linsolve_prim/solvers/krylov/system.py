@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, PyTree
 
-from ..._norms import max_norm, two_norm
+from ..._norms import max_norm, power_of_two, two_norm
 from ..._tree import tree_add, tree_dtype, tree_scale, tree_sub
 from ..._types import Norm, Options
 from ...operators import AbstractLinearOperator, conj
@@ -18,7 +18,7 @@ from .cycles import OVERFLOW, RUNNING, End, Start, close
 from .history import record
 from .nullspace import Projector
 from .stopping import Problem
-from .vectors import frozen, power_of_two, tree_divide, while_loop
+from .vectors import frozen, tree_divide, while_loop
 
 
 class Ran(NamedTuple):

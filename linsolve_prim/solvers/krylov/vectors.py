@@ -9,18 +9,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, PyTree
 
-from ..._norms import max_norm, two_norm
+from ..._norms import max_norm, power_of_two, two_norm
 from ..._static import split
 from ..._tree import tree_where
 from ..._varying import vary_like, varying_axes
-
-
-def power_of_two(size: Array) -> Array:
-    """A power of two within a factor 2 of `size`; 1 for 0, NaN and infinity."""
-    info = jnp.finfo(size.dtype)
-    ordinary = (size > 0) & jnp.isfinite(size)
-    clipped = jnp.clip(jnp.where(ordinary, size, 1), float(info.tiny) * 4, float(info.max) / 4)
-    return jax.lax.reduce_precision(clipped, exponent_bits=int(info.nexp), mantissa_bits=0)
 
 
 def tree_divide(x: PyTree[Array], scalar: Array) -> PyTree[Array]:
