@@ -11,7 +11,7 @@ import numpy as np
 import pyamg
 
 import linsolve_prim as lp
-from linsolve_prim.preconditioners import AMG, GeometricMultigrid
+from linsolve_prim.preconditioners import AMG, GeometricMultigrid, LowPrecision
 
 from .krylov import stencil
 from .report import Table
@@ -20,6 +20,11 @@ from .timing import markdown, spread, time_together
 RTOL = 1e-8
 METHODS = ("smoothed_aggregation", "ruge_stuben")
 SHORT = {"smoothed_aggregation": "SA", "ruge_stuben": "RS"}
+#: Name: PyAMG's method, and ours beside it.
+KINDS: dict[str, tuple[str, Callable[[], Any]]] = {}
+for _method, _name_of in SHORT.items():
+    KINDS[_name_of] = _method, lambda method=_method: AMG(method)
+    KINDS[f"{_name_of} single"] = _method, lambda method=_method: LowPrecision(AMG(method))
 
 
 def _pyamg(matrix: Any, method: str) -> Any:
@@ -83,14 +88,14 @@ def solves(seconds: float, quick: bool) -> Table:
         matrix, operator = _poisson(shape)
         b = np.random.default_rng(0).standard_normal(matrix.shape[0])
         rhs = jnp.asarray(b)
-        for method in METHODS:
+        for kind, (method, make) in KINDS.items():
             setups, ours = [], []
             for _ in range(3):  # of values that are not known yet
                 fresh = lp.SparseLinearOperator(
                     operator.values + 0, operator.pattern, operator.tags
                 )
                 setups.append(_timed(lambda: _pyamg(matrix, method)))
-                ours.append(_timed(lambda: AMG(method).init(fresh)))
+                ours.append(_timed(lambda: make().init(fresh)))
             reference, m = setups[0][1], ours[0][1]
             lowered = jax.jit(_cg).lower(operator, rhs, m)
             compiling, program = _timed(lowered.compile)
@@ -106,7 +111,7 @@ def solves(seconds: float, quick: bool) -> Table:
             setup, own = (statistics.median(t for t, _ in s) for s in (setups, ours))
             rows.append(
                 [
-                    f"{_name(shape)}, {SHORT[method]}",
+                    f"{_name(shape)}, {kind}",
                     f"{setup:.2f}",
                     f"{own / setup:.2f}",
                     f"{compiling:.2f}",
@@ -133,8 +138,8 @@ def refreshed(quick: bool) -> Table:
         # definite: the diagonal grows, and all entries are scaled
         changes = [(1 + 0.1 * k, 0.05 * k) for k in range(count)]
         diagonal = jnp.asarray(operator.pattern.diagonal_slots())
-        for method in METHODS:
-            preparing, hierarchy = _timed(lambda: AMG(method).prepare(operator))
+        for kind, (method, make) in KINDS.items():
+            preparing, hierarchy = _timed(lambda: make().prepare(operator))
 
             @jax.jit
             def solve(values, scale, shift, b, hierarchy):
@@ -157,7 +162,7 @@ def refreshed(quick: bool) -> Table:
             scratch = time.perf_counter() - start
             rows.append(
                 [
-                    f"{_name(shape)}, {SHORT[method]}",
+                    f"{_name(shape)}, {kind}",
                     f"{preparing:.2f}",
                     f"{compiling:.2f}",
                     f"{scratch:.2f}",
