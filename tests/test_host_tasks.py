@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import linsolve_prim as lp
-from linsolve_prim.host import tasks
+from linsolve_prim.host import tasks, threads
 
 registry = lp.host.registry
 DTYPE = jnp.result_type(float)
@@ -99,16 +99,16 @@ def test_equal_tasks_of_threads_are_one_object():
 
 def test_a_batch_is_shared_out_among_threads(monkeypatch):
     """Each matrix once, whatever the number of workers; this thread works, too."""
-    monkeypatch.setattr(tasks.os, "cpu_count", lambda: 3)
+    monkeypatch.setattr(threads.os, "cpu_count", lambda: 3)
     for parallel in (True, False):
-        done, threads = [], set()
+        done, seen = [], set()
 
-        def work(i, done=done, threads=threads):
-            threads.add(threading.get_ident())
+        def work(i, done=done, seen=seen):
+            seen.add(threading.get_ident())
             time.sleep(0.005)
             done.append(i)
 
-        tasks._for_each(work, 7, parallel)
+        threads.for_each(work, 7, parallel)
         assert sorted(done) == list(range(7))
-        assert threading.get_ident() in threads
-        assert (len(threads) > 1) == parallel
+        assert threading.get_ident() in seen
+        assert (len(seen) > 1) == parallel

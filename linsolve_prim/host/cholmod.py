@@ -113,7 +113,7 @@ def library() -> Any:
             getattr(found, f"cholmod_{name}").restype = _FactorHandle
         found.cholmod_rcond.restype = c_double
         return found if _fits(found) else None
-    except (AttributeError, OSError):  # linked in another way
+    except (AttributeError, ImportError, OSError):  # linked in another way, or not at all
         return None
 
 

@@ -9,14 +9,11 @@ result is written where it is returned from, and nothing is tested twice.
 
 from __future__ import annotations
 
-import concurrent.futures
-import contextlib
 import dataclasses
 import functools
 import itertools
-import os
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -27,6 +24,7 @@ from .handles import WORDS, handle_of
 from .matrices import csc_of_transpose, csr_of
 from .packing import unpack
 from .registry import Failed, registry
+from .threads import for_each
 
 _CODES = {name: code for code, name in enumerate(RESULT_NAMES)}
 _NO_HANDLE = bytes(4 * WORDS)
@@ -144,7 +142,7 @@ def factorize(values: np.ndarray, *, task: Task) -> tuple[np.ndarray]:
         handles[i] = handle_of(data)
         _factor(own, handles[i].tobytes(), data)
 
-    _for_each(one, len(values), task.habits.runs_in_threads)
+    for_each(one, len(values), task.habits.runs_in_threads)
     return (handles,)
 
 
@@ -153,8 +151,8 @@ def solve(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """`x (B, K, n)`, result codes `(B, K)` and steps `(B, K)`, for `b (B, K, n)`."""
     registry.count("callbacks")
-    x = np.empty((*b.shape[:2], task.columns(transpose)), b.dtype)
-    codes, steps = np.empty(b.shape[:2], np.int32), np.empty(b.shape[:2], np.int32)
+    shape = (*b.shape[:2], task.columns(transpose))
+    outs = [_Out(shape[1:], b.dtype) for _ in range(shape[0])]
 
     def one(i: int) -> None:
         own, data = task.unpacked(values[i])
@@ -163,9 +161,14 @@ def solve(
             factor = registry.peek((own.number, data.dtype.char, handle))
         if factor is None:  # none yet, or evicted: the values are the truth
             factor = _factor(own, handle_of(data).tobytes(), data)
-        _solve_one(own, factor, data, b[i], transpose, _Out(x[i], codes[i], steps[i]))
+        _solve_one(own, factor, data, b[i], transpose, outs[i])
 
-    _for_each(one, len(values), task.habits.runs_in_threads)
+    for_each(one, len(values), task.habits.runs_in_threads)
+    if len(outs) == 1:  # what a library returns is handed on
+        (out,) = outs
+        return out.x[None], out.codes[None], out.steps[None]
+    parts = [(out.x, out.codes, out.steps) for out in outs]
+    x, codes, steps = (np.stack(each) for each in zip(*parts))
     return x, codes, steps
 
 
@@ -181,7 +184,7 @@ def slogdet(
         own, data = task.unpacked(values[i])
         signs[i], logs[i] = _slogdet_one(own, handles[i], data)
 
-    _for_each(one, len(values), task.habits.runs_in_threads)
+    for_each(one, len(values), task.habits.runs_in_threads)
     return signs, logs
 
 
@@ -257,16 +260,19 @@ def _guarded(make: Callable[..., Any], *args: Any) -> Any:
     return registry.failed(out) if isinstance(out, Failed) else out
 
 
-class _Out(NamedTuple):
-    """Where the results for one matrix go."""
+class _Out:
+    """The results for one matrix: `x (K, n)`, which is never written to, `codes` and `steps` `(K,)`."""
 
-    x: np.ndarray  # (K, n)
-    codes: np.ndarray  # (K,)
-    steps: np.ndarray  # (K,)
+    __slots__ = ("codes", "dtype", "shape", "steps", "x")
+
+    def __init__(self, shape: tuple[int, ...], dtype: Any):
+        self.shape, self.dtype = shape, dtype
+        self.codes, self.steps = np.empty(shape[0], np.int32), np.empty(shape[0], np.int32)
 
     def fill(self, x: float, code: int) -> None:
         """The same for every right-hand side."""
-        self.x[...], self.codes[...], self.steps[...] = x, code, 0
+        self.x = np.full(self.shape, x, self.dtype)
+        self.codes[...], self.steps[...] = code, 0
 
 
 def _solve_one(
@@ -277,7 +283,8 @@ def _solve_one(
         return _solve_finite(task, factor, values, b, transpose, out)
     bad = ~np.isfinite(b).all(axis=1)
     _solve_finite(task, factor, values, np.where(bad[:, None], 0, b), transpose, out)
-    out.x[bad], out.codes[bad] = np.nan, _CODES["nonfinite_input"]
+    out.x = np.where(bad[:, None], out.dtype.type(np.nan), out.x)
+    out.codes[bad] = _CODES["nonfinite_input"]
     return None
 
 
@@ -295,10 +302,11 @@ def _solve_finite(
         registry.count("fallbacks")
         other = task_of(fallback, task.pattern)
         factor = _factor(other, handle_of(values).tobytes(), values)
-        found = _Out(*(part[suspect] for part in out))
+        found = _Out((int(suspect.sum()), out.shape[1]), out.dtype)
         _try(other, factor, b[suspect], transpose, found)
-        for mine, theirs in zip(out, found):
-            mine[suspect] = theirs
+        out.x = np.array(out.x)
+        for name in ("x", "codes", "steps"):
+            getattr(out, name)[suspect] = getattr(found, name)
 
 
 def _is_nonfinite(factor: Any) -> bool:
@@ -327,8 +335,8 @@ def _call_library(library: Any, factor: Any, b: np.ndarray, transpose: bool, out
     else:
         out.codes[...], out.steps[...] = SUCCESSFUL, 0
     x = np.asarray(found)
-    if x.shape != out.x.shape:
-        raise TypeError(f"{library!r}.solve returned shape {x.shape}, not {out.x.shape}")
+    if x.shape != out.shape:
+        raise TypeError(f"{library!r}.solve returned shape {x.shape}, not {out.shape}")
     if x.dtype != b.dtype:
         if np.iscomplexobj(x) and not np.iscomplexobj(b):
             raise TypeError(
@@ -336,7 +344,7 @@ def _call_library(library: Any, factor: Any, b: np.ndarray, transpose: bool, out
             )
         with np.errstate(over="ignore", invalid="ignore"):  # infinity is a result like any other
             x = x.astype(b.dtype)
-    out.x[...] = x
+    out.x = x
     if not np.isfinite(x).all():
         lost = ~np.isfinite(x).all(axis=1)
         out.codes[lost & (out.codes == SUCCESSFUL)] = _CODES["singular"]
@@ -350,45 +358,3 @@ def _residual_is_small(
     with np.errstate(all="ignore"):
         residual = np.linalg.norm(b - (matrix @ x.T).T, axis=1)
         return residual <= np.finfo(b.dtype).eps ** 0.5 * np.linalg.norm(b, axis=1)
-
-
-# ---- Threads -------------------------------------------------------------------------------------
-
-
-@functools.cache
-def _pool() -> concurrent.futures.ThreadPoolExecutor:
-    return concurrent.futures.ThreadPoolExecutor(os.cpu_count(), "linsolve_prim")
-
-
-@functools.cache
-def _blas() -> Any:
-    try:
-        import threadpoolctl
-    except ImportError:
-        return None
-    return threadpoolctl.ThreadpoolController()
-
-
-@contextlib.contextmanager
-def _one_blas_thread() -> Iterator[None]:
-    """BLAS kept to one thread while several matrices are worked on at once (with `threadpoolctl`)."""
-    controller = _blas()
-    with contextlib.nullcontext() if controller is None else controller.limit(limits=1):
-        yield
-
-
-def _for_each(fn: Callable[[int], None], count: int, parallel: bool) -> None:
-    workers = min(count, os.cpu_count() or 1) if parallel else 1
-    if workers == 1:
-        return _run(fn, range(count))
-    with _one_blas_thread():  # this thread works, too
-        parts = [_pool().submit(_run, fn, range(k, count, workers)) for k in range(1, workers)]
-        _run(fn, range(0, count, workers))
-        for part in parts:
-            part.result()
-    return None
-
-
-def _run(fn: Callable[[int], None], which: range) -> None:
-    for i in which:
-        fn(i)
