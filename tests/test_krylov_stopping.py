@@ -73,10 +73,13 @@ def test_few_steps(solver, max_steps):
     np.testing.assert_allclose(stats["relative_residual"], relative(a, x, b), rtol=1e-4)
 
 
-def test_fixed_number_of_steps():
+@pytest.mark.parametrize("wrapped", [False, True], ids=["CG", "Normal"])
+def test_fixed_number_of_steps(wrapped):
     """Without any tolerance a number of steps is asked for, and taken; the reason says so."""
     a, b = matrix(20, REAL, True), vector(20, REAL)
-    _, result, stats = run(CG(0.0, 0.0, max_steps=5), a, b)
+    solver = CG(0.0, 0.0, max_steps=5)
+    x, result, stats = run(Normal(solver) if wrapped else solver, a, b)
+    assert 0 < relative(a, x, b) < 1
     assert int(stats["num_steps"]) == 5
     assert succeeded(result)
     assert stats["reason"] == REASONS.steps

@@ -67,7 +67,8 @@ class Normal(AbstractLinearSolver[_NormalState]):
     - square A, if the inner solver assumes full rank: ‖b − Ax‖ ≤ max(rtol·‖b‖, atol) with the inner
       solver's tolerances, for which the inner solver may be called again on the remaining residual;
     - else a solution of the normal equations to the inner tolerance, ‖Aᴴ(b − Ax)‖ ≤ max(rtol·‖Aᴴb‖,
-      atol), is one (`stats["reason"]` is `least_squares` if it is not even one of Ax = b).
+      atol), is one (`stats["reason"]` is `least_squares` if it is not even one of Ax = b);
+    - without any tolerance (rtol = atol = 0) what is asked for is `max_steps` steps of the inner solver.
 
     **Raises** `ValueError` if `inner_solver` is not for definite systems.
 
@@ -202,6 +203,11 @@ def _goal(solver: Any, vector: PyTree[Array]) -> tuple[Array, Array]:
     return rtol * _norm_of(solver)(vector), atol
 
 
+def _untold(by_rtol: Array, by_atol: Array) -> Array:
+    """Whether there is no tolerance, so that what is asked for is a number of steps."""
+    return (by_rtol == 0) & (by_atol == 0)
+
+
 def _norm_of(solver: Any) -> Any:
     """The inner solver's norm; the Euclidean one without overflow and underflow."""
     norm = getattr(solver, "norm", two_norm)
@@ -220,7 +226,8 @@ def _true_stats(
     r_norm, b_norm = safe_norm(residual), safe_norm(vector)
     by_rtol, by_atol = _goal(solver, vector)
     judged = _norm_of(solver)(residual)
-    reason = REASONS.where(judged <= by_atol, REASONS.atol, REASONS.least_squares)
+    reason = REASONS.where(_untold(by_rtol, by_atol), REASONS.steps, REASONS.least_squares)
+    reason = REASONS.where(judged <= by_atol, REASONS.atol, reason)
     reason = REASONS.where(judged <= by_rtol, REASONS.rtol, reason)
     reason = REASONS.where(b_norm == 0, REASONS.zero_rhs, reason)
     return {
@@ -255,6 +262,7 @@ def _repeat(
     by_rtol, by_atol = _goal(solver, vector)
     goal = jnp.maximum(by_rtol, by_atol)
     is_zero = safe_norm(vector) == 0
+    untold = _untold(by_rtol, by_atol) & ~is_zero
     x0 = tree_zeros(operator.in_structure()) if x0 is None else x0
     x0 = tree_where(is_zero, tree_zeros_like(x0), x0)
     residual = tree_sub(vector, operator.mv(x0))
@@ -268,10 +276,10 @@ def _repeat(
         x = tree_add(c.x, step)
         residual = tree_sub(vector, operator.mv(x))
         r_norm = norm(residual)
-        keep = tree_all_finite(x) & (r_norm < c.norm)
+        keep = tree_all_finite(x) & ((r_norm < c.norm) | untold)
         x, residual = tree_where(keep, (x, residual), (c.x, c.residual))
-        solved = keep & (r_norm <= goal)
         failed = result != RESULTS.successful
+        solved = keep & ((r_norm <= goal) | (untold & ~failed))
         # What it was given is Aᴴr, which can overflow where A and r are finite.
         overflow = (result == RESULTS.nonfinite_input) & jnp.isfinite(r_norm)
         result = RESULTS.where(overflow, RESULTS.diverged, result)
