@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable, Sequence
+import itertools
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -15,13 +16,14 @@ import jax.numpy as jnp
 from jax.extend.core import Primitive
 
 from .._recording import tapes_of, told_when_run
-from .._varying import vary_together
-from ..results import Solution
+from .._second_look import sums
+from .._varying import vary_like, vary_together, varying_axes
+from ..results import SUCCESSFUL, Solution
 from .call import FORWARD, SolveCall
-from .failure import EVERY_FAILURE, Failure, Inputs, raise_if_failed, raise_inside
-from .judge import Verdict
+from .failure import EVERY_FAILURE, Failure, Inputs, SecondLook, raise_if_failed, raise_inside
+from .margin import Margin, small_residual
 from .run import Program, trace, unwrap_stats
-from .stages import Doubt, Stages
+from .stages import Stages
 from .told import tell_when_run, telling
 
 
@@ -122,26 +124,75 @@ def lowered(*operands: Any, call: SolveCall, program: Program) -> list[Any]:
         facts = stages.get((result, stats))
         out = tell_when_run(out[0], facts[0], facts[1], _describe(call, operands))
     if call.throw:
-        failed, told, doubt = _failed(call, stages, result, verdict)
-        inputs = _inputs(call, operands, vector=verdict.rhs_size is None)
-        raised = raise_inside(out[0], failed, told, inputs, _describe(call, operands), doubt)
-        out = (raised, *out[1:])
+        raising = _raising_by_looks if _looks_do(call, verdict) else _raising
+        out = (raising(call, operands, stages, out[0], result, verdict), *out[1:])
     if not call.record:
         out = (*out, stages.get((result, stats)) if call.facts else program.no_facts())
     return jax.tree.leaves(out)
 
 
-def _failed(
-    call: SolveCall, stages: Stages, result: Any, verdict: Any
-) -> tuple[Any, Callable[[], Verdict], Doubt | None]:
-    """Whether a solve failed by a code that raises; the verdict, for who asks later; doubts."""
-    told = lambda: stages.inside().get(verdict._replace(failed=None))
+def _raising(
+    call: SolveCall, operands: Sequence[Any], stages: Stages, value: Any, result: Any, verdict: Any
+) -> Any:
+    """`value`, such that using it raises if the verdict says so."""
+    told = lambda: stages.inside().get(verdict._replace(failed=None, margin=None))
     if call.throw == EVERY_FAILURE:
-        looked = None if call.levels else stages.first_look(verdict.failed, verdict.claim)
-        if looked is None:
-            return stages.get(verdict.failed), told, None
-        without_claim = lambda: stages.inside().get(verdict._replace(failed=None, claim=None))
-        return looked[0], without_claim, looked[1]
-    (code,) = jax.tree.leaves(stages.get(result))  # which takes longer to find out
-    failed = jnp.isin(code, jnp.array(sorted(call.throw), jnp.int32))
-    return failed, lambda: told()._replace(claim=code), None
+        failed = stages.get(verdict.failed)
+    else:
+        (code,) = jax.tree.leaves(stages.get(result))  # which takes longer to find out
+        failed = jnp.isin(code, jnp.array(sorted(call.throw), jnp.int32))
+        without_claim = lambda: stages.inside().get(
+            verdict._replace(failed=None, margin=None, claim=None)
+        )
+        told = lambda: without_claim()._replace(claim=code)
+    inputs = _inputs(call, operands, vector=verdict.rhs_size is None)
+    return raise_inside(value, failed, told, inputs, _describe(call, operands))
+
+
+def _looks_do(call: SolveCall, verdict: Any) -> bool:
+    """Whether nothing needs to be known but that there is no doubt of a success."""
+    return call.throw == EVERY_FAILURE and not call.facts and verdict.margin is not None
+
+
+def _raising_by_looks(
+    call: SolveCall, operands: Sequence[Any], stages: Stages, value: Any, result: Any, verdict: Any
+) -> Any:
+    """The same, but the verdict is only asked for where first looks, at sums, leave doubt.
+
+    Of one system the callback takes the second looks, so that no more is compiled; and may return. Of a
+    batch, of which one system may often be in doubt, the device does.
+    """
+    looks = stages.looks(verdict.claim)
+    product = stages.get(verdict.margin.product)
+    arrays = [stages.arrays(each) for each in looks]
+    first = stages.copy()  # the terms are handed over to no conditional, so that they are no arrays
+    claim = first.assuming(looks).get(verdict.claim)
+    terms = [[first.get(verdict.margin.term)], *(first.terms(each) for each in looks)]
+    totals = iter(sums([*itertools.chain(*terms)]))
+    tests = [Margin.clear, *(each.look.clear for each in looks)]
+    clear = [test(*itertools.islice(totals, len(t))) for test, t in zip(tests, terms)]
+    doubt = _any_false([claim == SUCCESSFUL, *clear])
+    if call.levels:
+        inner = stages.inside()
+        examine = lambda value: _raising(call, operands, inner.seen(looks), value, result, verdict)
+        value = vary_like(value, varying_axes((value, doubt)))
+        return jax.lax.cond(doubt, examine, lambda value: value, value)
+    unknown = verdict._replace(failed=None, margin=None, claim=None, rhs_size=None)
+    told = lambda: stages.inside().get(unknown)._replace(claim=claim)
+    inputs = _inputs(call, operands, vector=True)
+    vector = call.groups(operands)[2]
+    second = [SecondLook(small_residual, (jax.tree.leaves(product), vector))]
+    second = [
+        *(SecondLook(e.look.on_host, a, factors=True) for e, a in zip(looks, arrays)),
+        *second,
+    ]
+    return raise_inside(value, doubt, told, inputs, _describe(call, operands), second)
+
+
+def _any_false(flags: list[Any]) -> Any:
+    """Whether any is, in any lane."""
+    by_shape: dict[Any, list[Any]] = {}
+    for flag in flags:
+        by_shape.setdefault(flag.shape, []).append(flag)
+    alike = (functools.reduce(jnp.logical_and, group) for group in by_shape.values())
+    return functools.reduce(jnp.logical_or, [jnp.any(~x) for x in alike])

@@ -7,7 +7,7 @@ JAX has no way to raise from compiled code but an exception in a host callback, 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -28,7 +28,6 @@ from ..errors import (
 from ..host.direct import host_call
 from ..results import RESULTS, SUCCESSFUL, Solution, result_of_code
 from .judge import Verdict
-from .stages import Doubt
 
 _EXCEPTIONS: dict[str, type[LinearSolveError]] = {
     "max_steps_reached": NotConverged,
@@ -74,6 +73,17 @@ class Inputs(NamedTuple):
 
     arrays: list[Any]
     batched: list[list[bool]]
+
+
+class SecondLook(NamedTuple):
+    """What is asked on the host where there is doubt: a result code, or whether all is well.
+
+    `factors`: of the matrices among the arrays it can do with the transpose.
+    """
+
+    ask: Callable[..., Any]
+    arrays: Any
+    factors: bool = False
 
 
 def _finite(inputs: Inputs, lane: tuple[int, ...]) -> bool:
@@ -154,20 +164,20 @@ def raise_inside(
     verdict: Callable[[], Verdict],
     inputs: Inputs,
     what: Failure,
-    doubt: Doubt | None = None,
+    second: Sequence[SecondLook] = (),
 ) -> Any:
     """`value`, such that using it raises if the solve (of any lane) failed.
 
     The callback runs only then, and finds out for itself what else there is to say. `verdict` is asked
-    inside of the conditional. Where there is `doubt` of a solve that seems right, the callback takes
-    the second look; then it may return.
+    inside of the conditional. With `second` looks, to be taken of one system, `failed` is no more than a
+    doubt: the callback takes them, and returns if they find nothing.
     """
     axes = varying_axes((value, failed))
     arrays, batched = inputs
-    del inputs  # the callback outlives this trace, and must hold none of its tracers
-    looked_at, look = ([], None) if doubt is None else (doubt.arrays, doubt.look)
-    raised = None if doubt is None else doubt.raised
-    del doubt
+    asked = [look.ask for look in second]
+    looked_at = [look.arrays for look in second]
+    factors = {id(x) for look in second if look.factors for x in look.arrays if jnp.ndim(x) == 2}
+    del inputs, second  # the callback outlives this trace, and must hold none of its tracers
     single = jnp.ndim(failed) == 0  # then the callback knows that it failed
     leaves, treedef = jax.tree.flatten(value)
 
@@ -194,34 +204,28 @@ def raise_inside(
         remember(error)
         raise error
 
-    def look_and_fail(verdict: Verdict, looked_at: Any, arrays: Any, leaves: Any) -> Any:
-        assert look is not None
-        return fail(verdict._replace(claim=look(*looked_at)), arrays, leaves)
+    def examine(verdict: Verdict, looked_at: Any, arrays: Any, leaves: Any) -> Any:
+        """Of one system: the first look that finds something says what it is."""
+        for ask, shown in zip(asked, looked_at):
+            if verdict.claim != SUCCESSFUL:
+                break
+            found = ask(*shown)
+            if isinstance(found, bool):
+                return leaves if found else fail(verdict, arrays, leaves)
+            verdict = verdict._replace(claim=found)
+        return fail(verdict, arrays, leaves)
 
-    def look_twice(verdict: Verdict, looked_at: Any, arrays: Any, leaves: Any) -> Any:
-        assert look is not None
-        code = look(*looked_at)
-        return leaves if code == SUCCESSFUL else fail(verdict._replace(claim=code), arrays, leaves)
-
-    def calling(host: Callable[..., Any], *known: Any) -> Callable[[Any], Any]:
-        def branch(leaves: Any) -> Any:
-            structs = [jax.ShapeDtypeStruct(x.shape, x.dtype) for x in leaves]
-            told = verdict()._replace(failed=None if single else failed)
-            given, form = jax.tree.flatten((told, *known, arrays, leaves))
-            looked_at = {id(x) for x in jax.tree.leaves(known) if jnp.ndim(x) == 2}
-            either_way = [i for i, x in enumerate(given) if id(x) in looked_at]
-            call = lambda *x: host(*jax.tree.unflatten(form, x))
-            out = host_call(call, structs, *given, either_way=either_way)
-            return vary_like(out, axes)
-
-        return branch
+    def call(leaves: Any) -> Any:
+        structs = [jax.ShapeDtypeStruct(x.shape, x.dtype) for x in leaves]
+        told = verdict()._replace(failed=None if single else failed)
+        known = (looked_at,) if asked else ()
+        given, form = jax.tree.flatten((told, *known, arrays, leaves))
+        either_way = [i for i, x in enumerate(given) if id(x) in factors]
+        host = examine if asked else fail
+        on_host = lambda *x: host(*jax.tree.unflatten(form, x))
+        out = host_call(on_host, structs, *given, either_way=either_way)
+        return vary_like(out, axes)
 
     leaves = vary_like(leaves, axes)
-    fine = lambda leaves: leaves
-    if look is None:
-        leaves = jax.lax.cond(jnp.any(failed), calling(fail), fine, leaves)
-    else:
-        branches = [fine, calling(look_twice, looked_at), calling(look_and_fail, looked_at)]
-        which = jnp.where(failed, 2, jnp.where(raised, 1, 0))
-        leaves = jax.lax.switch(which, branches, leaves)
+    leaves = jax.lax.cond(jnp.any(failed), call, lambda leaves: leaves, leaves)
     return jax.tree.unflatten(treedef, leaves)

@@ -25,6 +25,7 @@ from .._varying import vary_like, varying_axes
 from ..operators import AbstractLinearOperator, conj
 from ..results import REASONS, RESULTS, SUCCESSFUL
 from .call import Problem
+from .margin import Margin
 
 
 def _probe(operator: AbstractLinearOperator) -> PyTree[Array]:
@@ -118,7 +119,8 @@ class Verdict(NamedTuple):
     """Whether a solve failed, and what can be said of it at no cost: kernels are not free.
 
     `claim` is the solver's own result code. `relative_residual` is there if the solver checks it, and
-    `rhs_size`, which is finite if b is, if the residual was checked here.
+    `rhs_size`, which is finite if b is, if the residual was checked here. With `margin` a success can
+    be told for less.
     """
 
     failed: Array | None
@@ -126,6 +128,7 @@ class Verdict(NamedTuple):
     num_steps: Array
     relative_residual: Array | None
     rhs_size: Array | None
+    margin: Margin | None = None
 
 
 def judge(
@@ -140,12 +143,15 @@ def judge(
         relative = stats.get("relative_residual")
         verdict = Verdict(~claimed, claim, stats["num_steps"], relative, None)
         return _blame_input(problem, result), stats, verdict
-    residual = tree_sub(vector, operator.mv(value))
+    product = operator.mv(value)
+    residual = tree_sub(vector, product)
     sizes = _all_sizes(residual, vector)
     r_norm, b_norm = sizes.r_norm(), sizes.b_norm()
     solved = sizes.residual_within(solver.tolerance(b_norm))
     reason = REASONS.where(b_norm == 0, REASONS.zero_rhs, REASONS.direct)
+    margin = Margin.of(solver, product, vector)
     if solver.allow_dependent_columns(operator) or solver.allow_dependent_rows(operator):
+        margin = None
         fits = _normal_equations_hold(problem, residual, r_norm) & jnp.isfinite(sizes.b_rough)
         reason = REASONS.where(solved, reason, REASONS.least_squares)
         solved = solved | fits
@@ -155,7 +161,7 @@ def judge(
     stats["residual_norm"] = r_norm
     stats["relative_residual"] = r_norm / jnp.where(b_norm > 0, b_norm, 1)
     stats["reason"] = REASONS.where(good, reason, REASONS.failed)
-    verdict = Verdict(~good, claim, stats["num_steps"], None, sizes.b_rough)
+    verdict = Verdict(~good, claim, stats["num_steps"], None, sizes.b_rough, margin)
     return _blame_input(problem, result), stats, verdict
 
 

@@ -7,25 +7,27 @@ asked for inside of a conditional is computed inside of it: XLA does not move it
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 from jax.extend import core as jex
 
-from .._second_look import second_look_p
+from .._second_look import Look, parts, second_look_p
 from .._varying import vary_like, varying_axes
 from ..operators.program import evaluate
 from ..results import SUCCESSFUL
 
 
-class Doubt(NamedTuple):
-    """That a solve may have failed: who takes the second look on the host, and at what."""
+class Looks(NamedTuple):
+    """An equation that looks twice."""
 
-    raised: Any
-    arrays: list[Any]
-    look: Callable[..., Any]
+    eqn: Any
+
+    @property
+    def look(self) -> Look:
+        return self.eqn.params["look"]
 
 
 class Stages:
@@ -39,44 +41,58 @@ class Stages:
     def get(self, numbers: Any) -> Any:
         """A pytree of results, given that of their numbers. Nothing else is computed."""
         atoms = [self._jaxpr.outvars[i] for i in jax.tree.leaves(numbers)]
-        self._evaluate(atoms)
-        return jax.tree.unflatten(jax.tree.structure(numbers), map(self._read, atoms))
+        return jax.tree.unflatten(jax.tree.structure(numbers), self._values(atoms))
 
     def inside(self) -> Stages:
         """The same, for code that is traced inside of a conditional: what it computes stays there.
 
         A few numbers that were made of a few others are made again, and not handed over.
         """
-        copy = object.__new__(Stages)
+        copy = self.copy()
         small = [out for eqn in self._jaxpr.eqns if _is_small(eqn) for out in eqn.outvars]
-        copy._jaxpr, copy._known = self._jaxpr, dict(self._known)
         for variable in small:
             copy._known.pop(variable, None)
         return copy
 
-    def first_look(self, failed: Any, claim: Any) -> tuple[Any, Doubt] | None:
-        """`failed` as it is if the result code `claim` is success, and what doubts that.
+    def looks(self, number: int) -> list[Looks]:
+        """The second looks that a result depends on."""
+        needed = self._needed([self._jaxpr.outvars[number]])
+        eqns = (e for e in self._jaxpr.eqns if e.primitive is second_look_p)
+        return [Looks(e) for e in eqns if not needed.isdisjoint(e.outvars)]
 
-        None if it is not a second look that decides on the claim. (Both are numbers of results.)
-        """
-        atom = self._jaxpr.outvars[claim]
-        looks = [e for e in self._jaxpr.eqns if e.primitive is second_look_p and atom in e.outvars]
-        if not looks:
-            return None
-        (look,) = looks
-        after = {atom}  # what depends on the claim
-        for eqn in self._jaxpr.eqns:
-            if any(x in after for x in eqn.invars if not isinstance(x, jex.Literal)):
-                after.update(eqn.outvars)
-        wanted = self._jaxpr.outvars[failed]
-        needed = self._needed([wanted])
-        self._evaluate([x for x in needed if x not in after] + look.invars)
-        raised, *arrays = map(self._read, look.invars)
-        success = vary_like(np.int32(SUCCESSFUL), varying_axes((raised, arrays)))
+    def terms(self, looks: Looks) -> list[Any]:
+        """The terms of a first look."""
+        return self._values(parts(looks.eqn.invars, looks.look)[0])
+
+    def arrays(self, looks: Looks) -> list[Any]:
+        """What a second look is at."""
+        return self._values(parts(looks.eqn.invars, looks.look)[1])
+
+    def _values(self, atoms: Sequence[Any]) -> list[Any]:
+        self._evaluate(atoms)
+        return list(map(self._read, atoms))
+
+    def copy(self) -> Stages:
+        """The same: what it comes to know stays with it."""
         copy = object.__new__(Stages)
-        copy._jaxpr = self._jaxpr
-        copy._known = self._known | {atom: success}
-        return copy.get(failed), Doubt(raised, arrays, look.params["look"].on_host)
+        copy._jaxpr, copy._known = self._jaxpr, dict(self._known)
+        return copy
+
+    def seen(self, looks: Sequence[Looks]) -> Stages:
+        """The same, with those second looks taken on the device, whatever the first ones told."""
+        copy = self.copy()
+        for each in looks:
+            copy._known[each.eqn.outvars[0]] = each.look.on_device(*self.arrays(each))
+        return copy
+
+    def assuming(self, looks: Sequence[Looks]) -> Stages:
+        """The same, as if those second looks told of success."""
+        copy = self.copy()
+        for each in looks:
+            (out,) = each.eqn.outvars
+            success = np.full(out.aval.shape, SUCCESSFUL, np.int32)
+            copy._known[out] = vary_like(success, varying_axes(self.arrays(each)))
+        return copy
 
     def _read(self, atom: Any) -> Any:
         return atom.val if isinstance(atom, jex.Literal) else self._known[atom]

@@ -37,8 +37,8 @@ from .structures import (
 from .swaps import places_of
 
 # The columns of LU one after another: as they lie in memory. (XLA turns a matrix that lies so around
-# wherever it leaves a program.) The places of rows; what the first look saw; ...; whose factors: Aᵀ's?
-_LUState: TypeAlias = tuple[tuple[Array, Array], tuple[Array, Array], PackedStructures, Static]
+# wherever it leaves a program.) The places of rows; ...; whose factors: Aᵀ's?
+_LUState: TypeAlias = tuple[tuple[Array, Array], PackedStructures, Static]
 
 
 def _reduce(x: tuple[Array, ...], start: tuple[Any, ...], how: Any, axis: int) -> tuple[Array, ...]:
@@ -47,20 +47,27 @@ def _reduce(x: tuple[Array, ...], start: tuple[Any, ...], how: Any, axis: int) -
     return tuple(jax.lax.reduce(x, start, how, (axis,)))
 
 
-def _ratio(lu: Any) -> float:
-    return float(jnp.finfo(lu.dtype).eps) ** 0.5
+def _pivots(lu: Array) -> Array:
+    """Their sizes `(n,)`, of factors `(n, n)`."""
+    n = lu.shape[-1]
+    return jnp.abs(jax.lax.stop_gradient(lu).reshape(n * n)[:: n + 1])
 
 
 def _first_look(lu: Array) -> tuple[Array, Array]:
-    """Whether any pivots differ by 1/√ε, for factors `(n, n)`; and the size of the largest."""
-    n = lu.shape[-1]
-    pivots = jnp.abs(jax.lax.stop_gradient(lu).reshape(n * n)[:: n + 1])
-    both = lambda x, y: (jnp.minimum(x[0], y[0]), jnp.maximum(x[1], y[1]))
-    least, most = _reduce((pivots, pivots), (jnp.inf, 0), both, 0)
-    return ~(least > _ratio(lu) * most), most
+    """The terms of the first look, for factors `(n, n)`: p² and 1/p² for each pivot p."""
+    squares = _pivots(lu) ** 2
+    return squares, 1 / squares
 
 
-def _second_look(lu: Array, most: Array) -> Array:
+def _clear(squares: Array, inverse_squares: Array) -> Array:
+    """Whether no pivots differ by 1/√ε, from the sums of the terms: (max p / min p)² ≤ Σp²·Σp⁻².
+
+    (Nor do they if that over- or underflows, or is NaN.)
+    """
+    return squares * inverse_squares < 1 / float(jnp.finfo(squares.dtype).eps)
+
+
+def _second_look(lu: Array) -> Array:
     """Whether a pivot cannot be told from zero, for factors `(..., n, n)`, as a result code.
 
     The computed factors are those of a matrix within γₙ|L||U| of A, entry by entry (Higham 2002,
@@ -76,17 +83,17 @@ def _second_look(lu: Array, most: Array) -> Array:
     diagonal = jnp.where(row == column, size, 0)
     add = lambda x, y: (x[0] + y[0], x[1] + y[1])
     rest, pivots = _reduce((off_diagonal, diagonal), (0, 0), add, lu.ndim - 2)
-    large = pivots > _ratio(lu) * most[..., None]
+    large = pivots > _ratio(lu) * jnp.max(pivots, axis=-1, keepdims=True, initial=0)
     good = large | (pivots > pivot_threshold(n, lu.dtype) * (pivots + rest))
     both = lambda x, y: (x[0] & y[0], x[1] | y[1])
     all_good, any_bad = _reduce((good, ~good), (True, False), both, good.ndim - 1)
     return jnp.where(any_bad | ~all_good, jnp.int32(SINGULAR), jnp.int32(SUCCESSFUL))
 
 
-def _second_look_on_host(lu: np.ndarray, most: np.ndarray) -> np.ndarray:
+def _second_look_on_host(lu: np.ndarray) -> np.ndarray:
     """The same of factors `(n, n)` or their transpose, in NumPy: reads what belongs to small pivots."""
     pivots = np.abs(np.diagonal(lu))
-    small = np.flatnonzero(~(pivots > _ratio(lu) * most))
+    small = np.flatnonzero(~(pivots > _ratio(lu) * pivots.max(initial=0)))
     products = np.abs(lu[small]) * np.abs(lu[:, small]).T
     rest = np.sum(products, axis=1, where=np.arange(len(lu)) < small[:, None])
     bound = pivots[small] + rest
@@ -94,8 +101,12 @@ def _second_look_on_host(lu: np.ndarray, most: np.ndarray) -> np.ndarray:
     return np.asarray(SUCCESSFUL if good else SINGULAR, np.int32)
 
 
+def _ratio(lu: Any) -> float:
+    return float(jnp.finfo(lu.dtype).eps) ** 0.5
+
+
 def _look(n: int) -> Look:
-    return Look(_second_look, _second_look_on_host, small=n <= 32)
+    return Look(_clear, _second_look, _second_look_on_host, num_terms=2, small=n <= 32)
 
 
 def _take(x: Array, permutation: Array) -> Array:
@@ -130,13 +141,13 @@ class LU(AbstractLinearSolver[_LUState]):
         require_square(operator, "LU")
         lu, swaps, _ = lax_linalg.lu(operator.as_matrix().T)
         factor = lu.T.reshape(-1), places_of(swaps)
-        return factor, _first_look(lu), pack_structures(operator), Static(True)
+        return factor, pack_structures(operator), Static(True)
 
     def compute(
         self, state: _LUState, vector: PyTree[Array], options: Options
     ) -> tuple[PyTree[Array], RESULTS, dict[str, Any]]:
         del options
-        (columns, places), (doubt, most), structures, transposed = state
+        (columns, places), structures, transposed = state
         n = len(places)
         lu = columns.reshape(n, n).T
         substitute = functools.partial(lax_linalg.triangular_solve, lu, left_side=True)
@@ -148,17 +159,17 @@ class LU(AbstractLinearSolver[_LUState]):
         else:  # LU x = z and z[places] = b
             x = substitute(_take(x, _inverse(places)), lower=True, unit_diagonal=True)
             x = substitute(x, lower=False)[:, 0]
-        code = second_look(_look(n), doubt, lu, most)
+        code = second_look(_look(n), _first_look(lu), lu)
         return unravel_solution(x, structures), result_of_code(code), {}
 
     def transpose(self, state: _LUState, options: Options) -> tuple[_LUState, Options]:
-        factor, looks, structures, transposed = state
+        factor, structures, transposed = state
         structures = transpose_packed_structures(structures)
-        return (factor, looks, structures, Static(not transposed.value)), options
+        return (factor, structures, Static(not transposed.value)), options
 
     def conj(self, state: _LUState, options: Options) -> tuple[_LUState, Options]:
-        (columns, places), looks, structures, transposed = state
-        return ((columns.conj(), places), looks, structures, transposed), options
+        (columns, places), structures, transposed = state
+        return ((columns.conj(), places), structures, transposed), options
 
     def slogdet(self, state: _LUState) -> SignAndLog:
         (columns, places), *_ = state
