@@ -28,7 +28,7 @@ class Margin(NamedTuple):
 
     @staticmethod
     def of(solver: Any, product: PyTree[Array], vector: PyTree[Array]) -> Margin | None:
-        """τ|bᵢ| − |rᵢ| with τ = ε^⅓/√n: if that has a positive sum, ‖r‖₂ ≤ ‖r‖₁ < τ‖b‖₁ ≤ ε^⅓‖b‖₂.
+        """|bᵢ| − |rᵢ|/τ with τ = ε^⅓/√n: if that has a positive sum, ‖r‖₂ ≤ ‖r‖₁ < τ‖b‖₁ ≤ ε^⅓‖b‖₂.
 
         None if the sum is of too many for a rounding error of 1 % at most, or the tolerance is another.
         """
@@ -36,16 +36,17 @@ class Margin(NamedTuple):
         if not 0 < size < 0.0025 / float(jnp.finfo(dtype).eps) or not _usual_tolerance(solver):
             return None
         tau = 0.99 * usual_rtol(dtype) / size**0.5
-        flat = lambda p, b: (tau * jnp.abs(b) - jnp.abs(b - p)).reshape(-1).astype(dtype)
+        flat = lambda p, b: (jnp.abs(b) - jnp.abs(b - p) / tau).reshape(-1).astype(dtype)
         terms = [flat(p, b) for p, b in zip(jax.tree.leaves(product), jax.tree.leaves(vector))]
         term = terms[0] if len(terms) == 1 else jnp.concatenate(terms)
         return Margin(jax.lax.stop_gradient(term), product)
 
     @staticmethod
     def clear(total: Array) -> Array:
-        """Of the sum. (Of b = 0 it is zero; where it is tiny, squares of it may have been lost.)"""
+        """Of the sum. (Of b = 0 it is zero. Where it is tiny, parts of r may have been flushed to zero.)"""
         info = jnp.finfo(total.dtype)
-        return (total > float(info.tiny) / float(info.eps)) | (total == 0)
+        ordinary = (total > float(info.tiny) / float(info.eps) ** 2) & (total < jnp.inf)
+        return ordinary | (total == 0)
 
 
 def _usual_tolerance(solver: Any) -> bool:
