@@ -25,25 +25,26 @@ from .pattern import SparsityPattern
 class Dia(NamedTuple):
     """Where the entries of each diagonal j = i + offset of a matrix of this shape are.
 
-    - `evenly`: for each diagonal `(first, step)`, if its entries lie evenly among the values, and none
-      is missing in the rows in which the diagonal is inside of the matrix; else None.
-    - `slots`: of the other diagonals, in their order, where the entry of each row is among the values,
-      `(others, m)`; −1 where there is none.
-    - `holes`: which of all diagonals have no entry somewhere inside of the matrix.
-    - `bits`: `(⌈holes / 8⌉, m)`, uint8: bit h % 8 of row h // 8 says whether the hth of those has an
-      entry. (One array of bits is read in less time than an array of flags for each diagonal.)
+    - `evenly`: for each diagonal `(first, step)`, if on all of them the entries lie evenly among the
+      values, and none is missing in the rows in which the diagonal is inside of the matrix; else None.
+    - `slots`: where the entry of each row is among the values, `(D, m)`; −1 where there is none.
+    - `bits`: `(⌈D / 8⌉, m)`, uint8: bit k % 8 of row k // 8 says whether diagonal k has an entry. No
+      rows if none is missing inside of the matrix. (One array of bits is read in less time than an
+      array of flags for each diagonal.)
+
+    What holds for one diagonal only is not made use of: loops in which some of the diagonals are
+    tested, and others not, take three times as long, as LLVM does not vectorise them. [measured]
     """
 
     offsets: tuple[int, ...]
     shape: tuple[int, int]
-    evenly: tuple[tuple[int, int] | None, ...]
+    evenly: tuple[tuple[int, int], ...] | None
     slots: np.ndarray
-    holes: tuple[int, ...]
     bits: np.ndarray
 
 
 class Packed(NamedTuple):
-    """For each diagonal its entries `(B, m)`, which are zero outside of the matrix, and `Dia.bits`."""
+    """For each diagonal its entries `(B, m)`, and `Dia.bits`. Without bits entries are zero outside."""
 
     entries: list[Array]
     bits: Array
@@ -67,12 +68,12 @@ def make(pattern: SparsityPattern, transpose: bool) -> Dia:
     slots = np.full((len(offsets), shape[0]), -1, pattern.indices.dtype)
     slots[which, rows] = np.arange(pattern.nnz)
     inside = [row[slice(*span(k, shape))] for row, k in zip(slots, offsets)]
-    evenly = tuple(map(_evenly, inside))
-    holes = tuple(k for k, row in enumerate(inside) if row.min(initial=0) < 0)
-    bits = np.zeros((-(-len(holes) // 8), shape[0]), np.uint8)
-    for h, k in enumerate(holes):
-        bits[h // 8] |= (slots[k] >= 0).astype(np.uint8) << np.uint8(h % 8)
-    return Dia(offsets, shape, evenly, slots[[e is None for e in evenly]], holes, bits)
+    found = [step for step in map(_evenly, inside) if step is not None]
+    evenly = tuple(found) if len(found) == len(offsets) else None
+    bits = np.zeros((0, shape[0]), np.uint8)
+    if any(row.min(initial=0) < 0 for row in inside):
+        bits = np.packbits(slots >= 0, axis=0, bitorder="little")
+    return Dia(offsets, shape, evenly, slots, bits)
 
 
 def _evenly(slots: np.ndarray) -> tuple[int, int] | None:
@@ -98,34 +99,30 @@ def pack(layout: Dia, values: Array, by_rows: bool = False) -> Packed:
     With `by_rows` they are read once, into one array. That is what a product with several vectors
     wants; where products follow in a loop, they shall find each diagonal in a piece.
     """
+    diagonals = range(len(layout.offsets))
+    bits = jax.lax.optimization_barrier(jnp.asarray(layout.bits))
+    if layout.evenly is not None:
+        return Packed([_spread(layout, k, values) for k in diagonals], bits)
     # Behind the barrier XLA does not know that indices are constants, and does not compute with
     # them when it compiles, which takes longer than the program runs.
-    slots, bits = jax.lax.optimization_barrier(
-        (jnp.asarray(layout.slots), jnp.asarray(layout.bits))
-    )
-    if by_rows and len(slots):
+    slots = jax.lax.optimization_barrier(jnp.asarray(layout.slots))
+    if by_rows:
         table = _get(values, slots.T)
-        others = [(table[:, :, k], slots[k]) for k in range(len(slots))]
+        entries = [table[:, :, k] for k in diagonals]
     else:
-        others = [(_get(values, slots[k]), slots[k]) for k in range(len(slots))]
-    rest, entries = iter(others), []
-    for k, evenly in enumerate(layout.evenly):
-        if evenly is not None:
-            entries.append(_spread(layout, k, values))
-            continue
-        found, at = next(rest)
-        entries.append(found if k in layout.holes else jnp.where(at >= 0, found, _zero(values)))
+        entries = [_get(values, slots[k]) for k in diagonals]
+    if len(bits) == 0:
+        entries = [jnp.where(slots[k] >= 0, entries[k], _zero(values)) for k in diagonals]
     return Packed(entries, bits)
 
 
 def apply(layout: Dia, packed: Packed, x: Array) -> Array:
     """From what `pack` returned and `(B, K, n)` to `(B, K, m)`."""
-    count, terms, which = x.shape[1], [], {k: h for h, k in enumerate(layout.holes)}
+    terms = []
     for k, entries in enumerate(packed.entries):
-        term = lean(entries, count) * _shifted(layout, k, lean(x))
-        if k in which:
-            h = which[k]
-            there = (packed.bits[h // 8] & np.uint8(1 << h % 8)) != 0
+        term = lean(entries, x.shape[1]) * _shifted(layout, k, lean(x))
+        if len(packed.bits):
+            there = (packed.bits[k // 8] & np.uint8(1 << k % 8)) != 0
             term = jnp.where(there, term, _zero(x))
         terms.append(term)
     return _sum(terms).reshape(*x.shape[:2], layout.shape[0])
@@ -133,18 +130,13 @@ def apply(layout: Dia, packed: Packed, x: Array) -> Array:
 
 def product(layout: Dia, values: Array, x: Array) -> Array:
     """From the values `(B, nnz)` and `(B, K, n)` to `(B, K, m)`."""
-    count = x.shape[1]
-    if count > 1:
+    if x.shape[1] > 1 or layout.evenly is not None:
         return apply(layout, pack(layout, values, by_rows=True), x)
-    slots = iter(jax.lax.optimization_barrier(jnp.asarray(layout.slots)))
+    slots = jax.lax.optimization_barrier(jnp.asarray(layout.slots))
     terms = []
-    for k, evenly in enumerate(layout.evenly):
-        part = _shifted(layout, k, lean(x))
-        if evenly is not None:
-            terms.append(lean(_spread(layout, k, values), count) * part)
-            continue
-        at = next(slots)
-        terms.append(jnp.where(at >= 0, lean(_get(values, at), count) * part, _zero(x)))
+    for k, at in enumerate(slots):
+        term = lean(_get(values, at), 1) * _shifted(layout, k, lean(x))
+        terms.append(jnp.where(at >= 0, term, _zero(x)))
     return _sum(terms).reshape(*x.shape[:2], layout.shape[0])
 
 
@@ -164,8 +156,9 @@ def _get(values: Array, slots: Array) -> Array:
 
 
 def _spread(layout: Dia, k: int, values: Array) -> Array:
-    """The entries `(B, m)` of a diagonal on which they lie evenly."""
-    first, step = layout.evenly[k] or (0, 1)
+    """The entries `(B, m)` of a diagonal on which they lie evenly, and zeros around them."""
+    assert layout.evenly is not None
+    first, step = layout.evenly[k]
     a, b = span(layout.offsets[k], layout.shape)
     entries = values[:, first : first + step * (b - a - 1) + 1 : step]
     return jnp.pad(entries, ((0, 0), (a, layout.shape[0] - b)))
