@@ -1,5 +1,6 @@
 """Sparse direct solves: host libraries through JAX beside the same libraries from plain Python."""
 
+import functools
 import itertools
 import sys
 import time
@@ -253,6 +254,8 @@ def _contestants(matrix: Any, b: Any, definite: bool, what: str) -> dict[str, Ru
         ours["ours, RSLab"] = lp.RSLab
     if "CHOLMOD" in found:
         ours |= {"ours, UMFPACK": lp.UMFPACK} | ({"ours, CHOLMOD": lp.CHOLMOD} if definite else {})
+    if {"CHOLMOD", "METIS"} <= found and definite:
+        ours["ours, CHOLMOD by METIS"] = functools.partial(lp.CHOLMOD, "metis")
     if "PARDISO" in found:
         ours["ours, PARDISO"] = lp.PARDISO
     if "KLU" in found:
