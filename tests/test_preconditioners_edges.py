@@ -100,3 +100,23 @@ def test_nan_in_the_matrix_is_told_with_amg_too():
     assert found.result == lp.RESULTS.nonfinite_input
     with pytest.raises(ValueError, match=r"operator: must have finite values.*got NaN"):
         pc.AMG().prepare(a)
+
+
+@pytest.mark.filterwarnings("ignore:Breakdown occurred:UserWarning")
+@pytest.mark.parametrize("method", ["smoothed_aggregation", "ruge_stuben", "root_node"])
+def test_multigrid_of_zeros_is_made_and_the_solve_tells(method):
+    """PyAMG itself raises, or returns NaN, for some matrices that nobody would call elliptic."""
+    pytest.importorskip("pyamg")
+    pattern = lp.SparseLinearOperator.from_scipy(poisson(4)).pattern
+    a = lp.SparseLinearOperator(jnp.zeros(pattern.nnz, REAL), pattern, lp.symmetric_tag)
+    solver = lp.GMRES(preconditioner=pc.AMG(method, max_coarse=2))
+    solution = lp.linear_solve(a, jnp.ones(16, REAL), solver, throw=False)
+    assert not succeeded(solution.result)
+    assert np.all(np.isfinite(solution.value))
+
+
+def test_settings_that_the_library_refuses_are_refused():
+    pytest.importorskip("pyamg")
+    a = operator(poisson(6), "definite")
+    with pytest.raises(ValueError, match="bogus"):
+        pc.AMG(max_coarse=2, settings={"strength": "bogus"}).init(a)

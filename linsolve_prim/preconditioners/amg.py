@@ -104,7 +104,14 @@ class AMG(AbstractPreconditioner):
             return self._of_graph(found.pattern, operator).init(operator)
         matrix = setup.canonical(found.to_scipy())
         hermitian = promises_hermitian(operator) or setup.is_hermitian(matrix)
-        *finer, last = self._build(matrix, hermitian)
+        try:
+            *finer, last = self._build(matrix, hermitian)
+        except (ArithmeticError, IndexError, TypeError, ValueError):
+            usable = False  # zeros, say; settings that PyAMG refuses are refused below again
+        else:
+            usable = setup.is_finite(last.matrix.data)
+        if not usable:
+            return self._of_graph(found.pattern, operator).init(operator)
         # products by diagonals are faster, and once for a matrix packed
         own = PackedOperator.of(found) if is_dia(found.pattern) else None
         levels = self._levels(finer, hermitian, own)
@@ -162,7 +169,7 @@ class AMG(AbstractPreconditioner):
             **(self.settings or {}),
         }
         if self.near_nullspace is not None:
-            settings["B"] = np.asarray(self.near_nullspace, matrix.dtype)
+            settings["B"] = self.near_nullspace
         return setup.build(matrix, self.method, settings)
 
     def _levels(

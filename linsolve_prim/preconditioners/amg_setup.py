@@ -43,8 +43,14 @@ class HostLevel(NamedTuple):
 
 
 def build(matrix: sp.csr_matrix, method: str, settings: dict[str, Any]) -> list[HostLevel]:
-    """The hierarchy of a matrix; `settings` go to PyAMG as they are."""
+    """The hierarchy of a matrix, in its dtype; `settings` go to PyAMG as they are.
+
+    It is made in double precision, whatever the dtype: PyAMG's smoothers refuse vectors of another one
+    than the matrix has, and it makes those in double precision itself.
+    """
     pyamg = require("PyAMG", "pyamg")
+    dtype = matrix.dtype
+    matrix = matrix.astype(np.result_type(dtype, np.float64), copy=False)
     settings = dict(settings)
     block = settings.pop("block_size", 1)
     if method == "ruge_stuben":
@@ -52,9 +58,11 @@ def build(matrix: sp.csr_matrix, method: str, settings: dict[str, Any]) -> list[
         settings.pop("B", None)
     elif block > 1:
         matrix = matrix.tobsr((block, block))
-    with _same_numbers():
+    if "B" in settings:
+        settings["B"] = np.asarray(settings["B"], matrix.dtype)
+    with _same_numbers(), np.errstate(all="ignore"):  # who calls looks at what came out
         made = getattr(pyamg, _MAKERS[method])(matrix, **settings)
-    return [_host_level(level, matrix.dtype) for level in made.levels]
+    return [_host_level(level, dtype) for level in made.levels]
 
 
 @contextlib.contextmanager
@@ -70,7 +78,6 @@ def _same_numbers() -> Iterator[None]:
 
 def _host_level(level: Any, dtype: Any) -> HostLevel:
     parts = (getattr(level, name, None) for name in ("A", "P", "R"))
-    # PyAMG computes in float64, whatever it is given
     return HostLevel(
         *(None if part is None else sp.csr_matrix(part, dtype=dtype) for part in parts)
     )
