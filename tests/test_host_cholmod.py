@@ -66,6 +66,16 @@ def test_a_given_order_is_used():
     assert straight.nnz == 399 < drawn.nnz
 
 
+def test_what_lies_right_of_the_diagonal_is_not_read():
+    matrix = _laplacian(5, 2, np.exp(0.3j))
+    rows = np.repeat(np.arange(25), np.diff(matrix.indptr))
+    spoilt = np.where(matrix.indices > rows, np.nan, matrix.data)
+    b = np.ones((1, 25), complex)
+    symbolic = _symbolic(matrix)
+    got, want = (symbolic.factorize(values).solve(b) for values in (spoilt, matrix.data))
+    np.testing.assert_array_equal(got, want)
+
+
 def test_what_is_not_definite_is_refused_and_leaves_no_trace():
     matrix = _laplacian(8, 3)
     symbolic = _symbolic(matrix)
