@@ -32,6 +32,7 @@ TABLES = {
     "krylov-many": ("krylov", "many", lambda s, q: (s, q)),
     "products": ("sparse_products", "products", lambda s, q: (s,)),
     "substitution": ("sparse_triangular", "substitution", lambda s, q: (s, q)),
+    "overhead": ("overhead", "overhead", lambda s, q: (s,)),
     "direct": ("sparse", "direct", lambda s, q: (s, q)),
     "materialise": ("materialise", "materialise", lambda s, q: (q,)),
     "functions": ("materialise", "solves", lambda s, q: (s, q)),
