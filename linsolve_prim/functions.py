@@ -94,7 +94,7 @@ def function_system(
         return _flat(*matrix_of(affine), affine, rhs, "it is a `linear_function`")
     asked = _wants_matrix(solver, affine.shape[1]) and not preconditioned
     if asked and _is_here([*affine.closed.consts, *jax.tree.leaves(rhs)]):
-        affine.check()
+        affine = affine.check().numbers_captured()
         pattern, reason = _sparse_pattern(affine, isinstance(solver, AutoLinearSolver))
         if pattern is not None:
             return _flat(*fill(affine, pattern), affine, rhs, reason)

@@ -16,6 +16,7 @@ from .._types import Structure, inexact_asarray, structure_size
 from ..errors import StructureError
 from ..operators.closure import ClosedFunction, Signature, close
 from ..operators.linearity import check_linear
+from ..operators.numbers import numbers_captured
 from ..operators.structures import inexact_structure
 from ..sparse.full import full_pattern
 from ..sparse.operator import SparseLinearOperator
@@ -47,6 +48,10 @@ class AffineFunction:
         check_linear(self.closed, self.structure)
         return self
 
+    def numbers_captured(self) -> AffineFunction:
+        """The same with its numbers as captured arrays: found and compiled once for all of them."""
+        return dataclasses.replace(self, closed=numbers_captured(self.closed))
+
 
 def trace(
     fn: Callable[..., PyTree[Any]], x_like: PyTree[Any], *given: Any, **named: Any
@@ -68,7 +73,7 @@ def trace_all(fn: Callable[..., PyTree[Any]], x_like: PyTree[Any], given: Any) -
     def flipped(given: Any, x: Any) -> Any:  # what is constant comes first in the program
         return jax.tree.map(inexact_asarray, fn(x, *given[0], **given[1]))
 
-    return close(flipped, given, inexact_structure(x_like))
+    return numbers_captured(close(flipped, given, inexact_structure(x_like)))
 
 
 def bind(closed: ClosedFunction, x_like: PyTree[Any], given: Any) -> AffineFunction:
@@ -86,6 +91,7 @@ def matrix_of(function: AffineFunction) -> tuple[SparseLinearOperator, Array]:
 
     **Raises** `StructureError` if no pattern is found and the full matrix is too large.
     """
+    function = function.numbers_captured()
     found = detect(function.closed, ASKED_FOR)
     pattern, (m, n) = found.pattern, function.shape
     if pattern is None:

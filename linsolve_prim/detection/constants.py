@@ -14,6 +14,7 @@ import jax
 import numpy as np
 
 from ..operators.program import evaluate
+from .decisions import Decisions, Question
 from .moves import MOVES
 
 _UNSET = object()
@@ -22,40 +23,87 @@ _UNSET = object()
 class Constant:
     """A value that is made from others when it is asked for; or that is not known.
 
-    `make` takes the values of `inputs`, which are known, and returns an array, or None.
+    `make` takes the values of `inputs`, which are known, and returns an array, or None. What depends
+    on a captured array has `decisions`, which note what it is asked and how it answered: its values
+    are kept there, so that the questions can be asked again of other arrays.
     """
 
-    __slots__ = ("_inputs", "_make", "_value")
+    __slots__ = ("_make", "_value", "decisions", "inputs")
 
-    def __init__(self, make: Callable[..., Any], inputs: Sequence[Constant] = ()):
+    def __init__(
+        self,
+        make: Callable[..., Any],
+        inputs: Sequence[Constant] = (),
+        decisions: Decisions | None = None,
+    ):
         self._make = make
-        self._inputs = tuple(inputs)
+        self.inputs = tuple(inputs)
         self._value: Any = _UNSET
+        captured = (c.decisions for c in self.inputs if c.decisions is not None)
+        self.decisions: Decisions | None = next(captured, decisions)
 
     def value(self) -> np.ndarray | None:
         """The array, or None if it is not known before the program runs."""
-        out = self._evaluate()
-        return None if out is None else np.asarray(out)
+        return self._answer("value")
 
     def nonzero(self) -> np.ndarray | None:
         """Where it is not zero (NaN is not), or None if that is not known."""
-        value = self.value()
-        return None if value is None else value != 0
+        return self._answer("nonzero")
 
-    def _evaluate(self) -> Any:
+    def _answer(self, question: Question) -> np.ndarray | None:
+        if self.decisions is None:
+            return self.answer(question, {})
+        answer = self.answer(question, self.decisions.values)
+        self.decisions.note(self, question, answer)
+        return answer
+
+    def answer(self, question: Question, values: dict[Constant, Any]) -> np.ndarray | None:
+        """For `values` of the captured arrays, to which what is made of them is added."""
+        out = self._evaluate(values)
+        if out is None:
+            return None
+        return np.asarray(out) != 0 if question == "nonzero" else np.asarray(out)
+
+    @property
+    def nbytes(self) -> int:
+        """Of the value, where it is kept."""
+        return getattr(self._value, "nbytes", 0)
+
+    def captured(self) -> set[Constant]:
+        """The captured arrays that it is made from."""
+        return {c for c in self.reached(set()) if not c.inputs}
+
+    def reached(self, seen: set[Constant]) -> set[Constant]:
+        """`seen`, with itself and all that it is made from and that depends on a captured array."""
+        waiting = [self]
+        while waiting:
+            top = waiting.pop()
+            if top.decisions is not None and top not in seen:
+                seen.add(top)
+                waiting += top.inputs
+        return seen
+
+    def _evaluate(self, values: dict[Constant, Any]) -> Any:
         # With a stack of its own: the counter of a loop is as deep as the loop is long.
+        known = lambda c: c._value if c.decisions is None else values.get(c, _UNSET)
         waiting = [self]
         while waiting:
             top = waiting[-1]
-            missing = [c for c in top._inputs if c._value is _UNSET]
-            if top._value is _UNSET and not missing:
-                values = [c._value for c in top._inputs]
-                top._value = None if any(v is None for v in values) else top._make(*values)
-                top._inputs = ()
-            if top._value is not _UNSET:
+            if known(top) is not _UNSET:
                 waiting.pop()
-            waiting += missing
-        return self._value
+                continue
+            inputs = [(c, known(c)) for c in top.inputs]
+            missing = [c for c, value in inputs if value is _UNSET]
+            if missing:
+                waiting += missing
+                continue
+            unknown = any(value is None for _, value in inputs)
+            value = None if unknown else top._make(*(value for _, value in inputs))
+            if top.decisions is None:
+                top._value, top.inputs = value, ()
+            else:
+                values[top] = value
+        return known(self)
 
 
 def known(value: Any) -> Constant:

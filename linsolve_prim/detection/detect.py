@@ -1,16 +1,15 @@
 """The pattern of a function's matrix: found once for a program, and remembered.
 
-A pattern depends on the program, and on those captured arrays that are known (no tracers) and were
-looked at: masks, indices, coefficients that may be zero. It is found again where these have changed.
-Floating-point arrays that change from call to call are no longer looked at: then the pattern holds
-whatever their values.
+A pattern depends on the program, and on what the values of captured arrays that are known (no
+tracers) decided: where coefficients are zero, what indices and masks are (`decisions.py`). It is
+found again where that has changed. Where a floating-point array decides otherwise from call to call,
+it is no longer asked: then the pattern holds whatever its values.
 """
 
 from __future__ import annotations
 
 import collections
 import dataclasses
-import hashlib
 import threading
 from collections.abc import Hashable, Sequence
 from typing import Any
@@ -25,14 +24,15 @@ from ..operators.program import Program
 from ..sparse.pattern import SparsityPattern
 from . import control, products  # noqa: F401  (their rules)
 from .constants import UNKNOWN, Constant
+from .decisions import Decisions, digest
 from .interpret import Context, interpret
 from .rows import GaveUp, Limits, Meter, Rows, stack
 
 #: Programs whose patterns are remembered, patterns for each, and bytes of all indices.
 _PROGRAMS, _PATTERNS, _BYTES = 256, 8, 1 << 29
 
-#: A floating-point array that had so many values is not looked at again.
-_VALUES = 4
+#: A floating-point array that changed a decision so many times is not asked again.
+_CHANGES = 4
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -47,11 +47,24 @@ class Found:
         return 0 if self.pattern is None else 3 * self.pattern.indices.nbytes
 
 
+@dataclasses.dataclass(eq=False)
+class _Case:
+    """What was found, for what decisions; and the last arrays for which they were these."""
+
+    found: Found
+    decisions: Decisions
+    arrays: dict[int, bytes]  # digests, by the numbers of those that were asked
+
+    @property
+    def nbytes(self) -> int:
+        return self.found.nbytes + self.decisions.nbytes
+
+
 @dataclasses.dataclass
 class _Remembered:
-    """Of one program: what was found, for which values of the arrays that were looked at."""
+    """Of one program."""
 
-    found: list[tuple[dict[int, bytes], Found]] = dataclasses.field(default_factory=list)
+    cases: list[_Case] = dataclasses.field(default_factory=list)
     changes: collections.Counter[int] = dataclasses.field(default_factory=collections.Counter)
 
 
@@ -122,22 +135,26 @@ def detect(closed: ClosedFunction, limits: Limits) -> Found:
     with _lock:
         memory = _memory.setdefault(key, _Remembered())
         _memory.move_to_end(key)
-        digests = _Digests(arrays)
-        found = _recall(memory, digests)
-        if found is not None:
-            _counts["hits"] += 1
-            return found
-        _counts["detections"] += 1
-        moving = {i for i, times in memory.changes.items() if times >= _VALUES}
-    asked: set[int] = set()
-    roots = [
-        _root(x, i, asked) if known and i not in moving else UNKNOWN
-        for i, (x, known) in enumerate(zip(arrays, is_known))
-    ]
+        cases = memory.cases[::-1]
+    digests = _Digests(arrays)
+    found = _recall(memory, cases, digests)
+    if found is not None:
+        count("hits")
+        return found
+    count("detections")
+    decisions = Decisions()
+    roots = []
+    for i, array in enumerate(arrays):
+        asked = is_known[i] and memory.changes[i] < _CHANGES
+        root = Constant(lambda: None, decisions=decisions) if asked else UNKNOWN
+        if asked:
+            decisions.begin(root, i, array)
+        roots.append(root)
     found = _find(closed.program, roots, limits)
+    case = _Case(found, decisions, {i: digests[i] for i in decisions.close()})
     with _lock:
-        memory.found.append(({i: digests[i] for i in asked}, found))
-        del memory.found[:-_PATTERNS]
+        memory.cases.append(case)
+        del memory.cases[:-_PATTERNS]
         _forget_old()
     return found
 
@@ -154,28 +171,30 @@ class _Digests(dict[int, bytes]):
         self.arrays = arrays
 
     def __missing__(self, i: int) -> bytes:
-        array = np.ascontiguousarray(self.arrays[i])
-        self[i] = hashlib.blake2b(array.view(np.uint8).reshape(-1), digest_size=16).digest()
+        self[i] = digest(self.arrays[i])
         return self[i]
 
 
-def _recall(memory: _Remembered, digests: _Digests) -> Found | None:
-    for seen, found in reversed(memory.found):
-        if all(digests[i] == digest for i, digest in seen.items()):
-            return found
-    if memory.found:
-        seen, _ = memory.found[-1]
-        changed = (i for i, digest in seen.items() if digests[i] != digest)
-        memory.changes.update(i for i in changed if is_inexact(digests.arrays[i]))
+def _recall(memory: _Remembered, cases: list[_Case], digests: _Digests) -> Found | None:
+    """What was found for these arrays, or for others that decided the same."""
+    for case in cases:
+        if all(digests[i] == seen for i, seen in case.arrays.items()):
+            return case.found
+    for case in cases:
+        changed = case.decisions.changed(digests.arrays)
+        if changed is None:
+            case.arrays = {i: digests[i] for i in case.arrays}
+            return case.found
+        if case is cases[0]:
+            with _lock:
+                memory.changes.update(
+                    i
+                    for i in changed
+                    if i in case.arrays
+                    and is_inexact(digests.arrays[i])
+                    and digests[i] != case.arrays[i]
+                )
     return None
-
-
-def _root(array: Any, number: int, asked: set[int]) -> Constant:
-    def look() -> Any:
-        asked.add(number)
-        return array
-
-    return Constant(look)
 
 
 def _find(program: Program, roots: list[Constant], limits: Limits) -> Found:
@@ -202,7 +221,7 @@ def _find(program: Program, roots: list[Constant], limits: Limits) -> Found:
 
 def _forget_old() -> None:
     def size() -> int:
-        return sum(f.nbytes for m in _memory.values() for _, f in m.found)
+        return sum(case.nbytes for m in _memory.values() for case in m.cases)
 
     while len(_memory) > _PROGRAMS or (len(_memory) > 1 and size() > _BYTES):
         _memory.popitem(last=False)

@@ -123,7 +123,7 @@ def close(fn: Callable[..., PyTree], *args: PyTree) -> ClosedFunction:
         return jax.tree.leaves(out)
 
     closed = _hoist_inner_consts(jax.make_jaxpr(flat)(*signature.structures))
-    consts = [_known_as_it_is(const) for const in closed.consts]
+    consts = [known_as_it_is(const) for const in closed.consts]
     return ClosedFunction(consts, Program(closed), signature, out_structure)
 
 
@@ -131,12 +131,12 @@ def _is_dynamic(x: Any) -> bool:
     return is_array(x) or isinstance(x, jax.ShapeDtypeStruct)
 
 
-def _known_as_it_is(const: Any) -> Any:
+def known_as_it_is(const: Any, dtype: Any = None) -> Any:
     """NumPy's arrays become JAX's, and not tracers, whatever is being traced."""
     if isinstance(const, jax.Array):
         return const
     with jax.ensure_compile_time_eval():
-        return jnp.asarray(const)
+        return jnp.asarray(const, dtype)
 
 
 def _strongly_typed(x: Any) -> Array:
