@@ -1,6 +1,6 @@
 """`materialise_sparse`: the matrix of any linear or affine function equals its dense Jacobian.
 
-Where `asdex` can be imported, its patterns are compared too.
+`test_materialise_oracle.py` compares patterns with those of `asdex`.
 """
 
 import jax
@@ -72,24 +72,6 @@ def test_traced_masks_keep_both_sides():
     A = jax.jit(of)(jnp.asarray(MASK))
     np.testing.assert_allclose(A.as_matrix(), of(jnp.asarray(MASK)).as_matrix())
     assert A.pattern.nnz == 5 * N * N > of(jnp.asarray(MASK)).pattern.nnz
-
-
-#: asdex 0.5.1 loses entries of a window that is moved inside of the array.
-@pytest.mark.parametrize("name", sorted(TIGHT.keys() - {"dynamic_slice"}))
-def test_asdex_agrees(name):
-    """S0-18: what is tight here is a part of what another detector finds."""
-    try:
-        import asdex
-    except Exception as error:  # with JAX 0.12 it breaks while it is imported
-        pytest.skip(f"asdex: {error!r}")
-    f, structure = FUNCTIONS[name]
-    try:
-        zeros = jnp.zeros(structure.shape, structure.dtype)
-        theirs = np.asarray(asdex.jacobian_sparsity(f, zeros).todense())
-    except Exception as error:
-        pytest.skip(f"asdex: {error}")
-    A, _ = lp.materialise_sparse(f, structure)
-    assert np.all(theirs[A.pattern.rows, A.pattern.indices] != 0)
 
 
 # ---- Unknown indices, control flow that is not known ----------------------------------------------
