@@ -387,5 +387,5 @@ def test_definite_pardiso_is_never_asked_for_a_matrix_without_a_diagonal():
     operator = operator_of(arrow(None), PSD)
     values = np.asarray(operator.values)
     with pytest.raises(lp.host.Refused, match="not positive"):
-        lp.PARDISO(definite=True).factorize(operator.pattern, values)
+        lp.PARDISO("definite").factorize(operator.pattern, values)
     assert truthful(BY_ID["pardiso-definite"], arrow(None), np.asarray(B)) == "singular"

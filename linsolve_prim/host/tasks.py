@@ -21,7 +21,7 @@ import numpy as np
 from ..results import RESULT_NAMES, SUCCESSFUL
 from ..sparse.pattern import SparsityPattern
 from .handles import WORDS, handle_of
-from .matrices import csc_of_transpose, csr_of
+from .matrices import residual_is_small
 from .packing import unpack
 from .registry import Failed, registry
 from .threads import for_each
@@ -297,7 +297,7 @@ def _solve_finite(
         return
     suspect = out.codes != SUCCESSFUL
     if not stable and not suspect.all():
-        suspect |= ~_residual_is_small(task, values, out.x, b, transpose)
+        suspect |= ~residual_is_small(task.pattern, values, out.x, b, transpose)
     if suspect.any() and not _is_nonfinite(factor):
         registry.count("fallbacks")
         other = task_of(fallback, task.pattern)
@@ -348,13 +348,3 @@ def _call_library(library: Any, factor: Any, b: np.ndarray, transpose: bool, out
     if not np.isfinite(x).all():
         lost = ~np.isfinite(x).all(axis=1)
         out.codes[lost & (out.codes == SUCCESSFUL)] = _CODES["singular"]
-
-
-def _residual_is_small(
-    task: Task, values: np.ndarray, x: np.ndarray, b: np.ndarray, transpose: bool
-) -> np.ndarray:
-    """Whether ‖b − Ax‖ ≤ ε^½·‖b‖, for each right-hand side: a library that errs gets no further."""
-    matrix = (csc_of_transpose if transpose else csr_of)(task.pattern, values)
-    with np.errstate(all="ignore"):
-        residual = np.linalg.norm(b - (matrix @ x.T).T, axis=1)
-        return residual <= np.finfo(b.dtype).eps ** 0.5 * np.linalg.norm(b, axis=1)

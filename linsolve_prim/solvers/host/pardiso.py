@@ -6,73 +6,35 @@ import threading
 from typing import Any, ClassVar
 
 import numpy as np
-import scipy.sparse as sp
 
+from ...host import pardiso
 from ...host.available import require
-from ...host.matrices import csr_of, in_double
-from ...host.tasks import Refused
-from ...operators import AbstractLinearOperator, is_positive_semidefinite
+from ...host.matrices import residual_is_small
+from ...host.tasks import Refused, Solved
+from ...operators import AbstractLinearOperator, is_positive_semidefinite, is_symmetric
+from ...operators.functions import promises_hermitian
 from ...sparse.pattern import SparsityPattern
 from .base import AbstractSymbolicSolver
-from .spare import Lent, Spare
+from .pardiso_module import ByModule
 from .superlu import GENERAL, SuperLU
 
-_SCALED_AND_MATCHED = {10: 1, 12: 1, 7: 2}  # scaling, weighted matching, 2 steps of refinement
-_TRANSPOSED = {11: 2}
-_PERTURBED_PIVOTS = 13
-
-
-class _Handles:
-    """PARDISO's handle for A and, made when asked for, one for Aᵀ. They may be filled again."""
-
-    def __init__(self, kind: int, settings: dict[int, int], both: bool):
-        self.kind, self.settings, self.both = kind, settings, both
-        self.made: dict[bool, Any] = {}
-
-    def fill(self, transpose: bool, matrix: sp.csr_matrix) -> None:
-        if transpose not in self.made:
-            iparms = {**self.settings, **(_TRANSPOSED if transpose else {})}
-            solver = require("PARDISO", "pymklpardiso").PardisoSolver
-            self.made[transpose] = solver(matrix, self.kind, iparms=iparms)
-            return
-        handle = self.made.pop(transpose)  # it does not come back if this fails
-        handle.refactor(matrix.data)
-        if handle.get_iparm_value(_PERTURBED_PIVOTS) > 0:  # it needs a matching of its own
-            handle.factor(matrix.data)
-        self.made[transpose] = handle
-
-
-class _Factor:
-    """A matrix, and the handles that were filled with it."""
-
-    def __init__(self, matrix: sp.csr_matrix, lent: Lent):
-        self.matrix, self.lent = matrix, lent
-        self.filled: set[bool] = set()
-        self.lock = threading.Lock()
-
-    def handle(self, transpose: bool) -> Any:
-        handles = self.lent.item
-        transpose = transpose and not handles.both
-        with self.lock:
-            if transpose not in self.filled:
-                handles.fill(transpose, self.matrix)
-                self.filled.add(transpose)
-            return handles.made[transpose]
-
-
-def _size(nnz: int) -> int:
-    return 40 * 8 * nnz
+_AUTO = "auto"
 
 
 class PARDISO(AbstractSymbolicSolver):
-    """Supernodal sparse LU or Cholesky by MKL PARDISO (Schenk & Gärtner 2004, FGCS 20(3)).
+    """Supernodal sparse LU, LDLᵀ or Cholesky by MKL PARDISO (Schenk & Gärtner 2004, FGCS 20(3)).
 
-    Cholesky for operators tagged positive definite, else LU with scaling and weighted matching.
-    PARDISO is silent about singular and badly pivoted matrices, so every residual is checked here, and
-    what fails goes to `SuperLU`. float32 and complex64 are computed in double precision.
-    By the wheel of `py-mkl-pardiso` (Linux on x86-64, Windows).
+    - `structure`: "auto" (what the operator's tags promise), "definite" (LLᴴ), "hermitian" (LDLᴴ), "symmetric"
+      (LDLᵀ) or "general" (LU).
 
-    **Raises** `ImportError`, with the remedy, if that is not installed.
+    A matrix needs one factorization, for A and for Aᵀ; a pattern needs one analysis for all its matrices.
+    Where a pivot is too small, or a residual is too large, there is a second factorization, with scaling
+    and a maximum weight matching. PARDISO is silent about singular matrices, so every residual is checked
+    here, and what fails goes to `SuperLU`.
+    By the wheel of `py-mkl-pardiso` (Linux on x86-64, Windows), in all four dtypes. (Where the library
+    inside of that cannot be called, its module is: in double precision, and with a factorization for Aᵀ.)
+
+    **Raises** `ImportError`, with the remedy, if that is not installed; `ValueError` for another `structure`.
 
         >>> import jax.numpy as jnp, scipy.sparse as sp, linsolve_prim as lp
         >>> A = sp.csr_array([[2.0, 1.0], [0.0, 4.0]])
@@ -80,50 +42,85 @@ class PARDISO(AbstractSymbolicSolver):
         [1. 2.]
     """
 
-    definite: bool | None = None
-    releases_gil: ClassVar[bool] = True
+    structure: str = _AUTO
+    stable: ClassVar[bool] = True  # residuals are looked at here
 
     def __check_init__(self) -> None:
+        known = (_AUTO, *pardiso.STRUCTURES)
+        if self.structure not in known:
+            raise ValueError(f"structure: must be one of {known}; got {self.structure!r}.")
         require("PARDISO", "pymklpardiso")
 
     def specialize(self, operator: AbstractLinearOperator) -> PARDISO:
-        definite = self.definite
-        return PARDISO(is_positive_semidefinite(operator) if definite is None else definite)
+        return self if self.structure != _AUTO else PARDISO(_structure(operator))
 
-    def analyze(self, pattern: SparsityPattern, values: np.ndarray) -> Spare:
-        return Spare()  # of handles, which hold both the analysis and the factors
+    def runs_in_threads(self) -> bool:
+        return pardiso.library() is None  # else matrices with one pattern take turns
 
-    def factorize_with(
-        self, analysis: Spare, pattern: SparsityPattern, values: np.ndarray
-    ) -> _Factor:
-        mkl = require("PARDISO", "pymklpardiso")
-        is_complex = np.iscomplexobj(values)
-        matrix = csr_of(pattern, in_double(values))
-        definite = bool(self.definite) and not is_complex
-        if definite:
-            # its ordering of a symmetric matrix loops for ever if diagonal entries are missing
-            if np.any(matrix.diagonal() <= 0):
-                raise Refused("singular", "a diagonal entry of a definite matrix is not positive")
-            matrix = sp.csr_matrix(sp.triu(matrix))
-        handles = analysis.take()
-        if handles is None and definite:
-            handles = _Handles(mkl.MTYPE_REAL_SYM_POSDEF, {}, both=True)
-        elif handles is None:
-            kind = mkl.MTYPE_COMPLEX_NONSYM if is_complex else mkl.MTYPE_REAL_NONSYM
-            handles = _Handles(kind, _SCALED_AND_MATCHED, both=False)
-        factor = _Factor(matrix, analysis.lend(handles))
-        factor.handle(False)
-        return factor
+    def analyze(self, pattern: SparsityPattern, values: np.ndarray) -> Any:
+        structure = "general" if self.structure == _AUTO else self.structure
+        if pardiso.library() is None:
+            return ByModule(pattern, structure)
+        return pardiso.Symbolic(pattern.indptr, pattern.indices, structure, values.dtype)
 
-    def solve(self, factor: Any, b: np.ndarray, *, transpose: bool) -> np.ndarray:
-        rhs = np.array(in_double(b.T), order="F")
-        return np.asarray(factor.handle(transpose).solve(rhs)).reshape(b.shape[::-1]).T
+    def factorize_with(self, analysis: Any, pattern: SparsityPattern, values: np.ndarray) -> Any:
+        if self.structure == "definite" and np.any(_diagonal(pattern, values) <= 0):
+            raise Refused("singular", "a diagonal entry of a definite matrix is not positive")
+        return _Factor(analysis, pattern, values)
 
-    def nbytes(self, factor: Any) -> int:
-        return _size(factor.matrix.nnz)
+    def solve(self, factor: _Factor, b: np.ndarray, *, transpose: bool) -> np.ndarray | Solved:
+        return factor.solve(b, transpose)
+
+    def nbytes(self, factor: _Factor) -> int:
+        return int(factor.numeric.nbytes) + factor.values.nbytes
 
     def analysis_nbytes(self, pattern: SparsityPattern, analysis: Any) -> int:
-        return super().analysis_nbytes(pattern, analysis) + _size(pattern.nnz)
+        return super().analysis_nbytes(pattern, analysis) + int(analysis.nbytes)
 
     def fallback(self) -> SuperLU:
         return GENERAL
+
+
+class _Factor:
+    """A matrix and its factor, which is made again, with a matching, if a residual is bad."""
+
+    def __init__(self, analysis: Any, pattern: SparsityPattern, values: np.ndarray):
+        self.analysis, self.pattern, self.values = analysis, pattern, values
+        self.numeric = analysis.factorize(values)
+        self._lock = threading.Lock()
+
+    def solve(self, b: np.ndarray, transpose: bool) -> np.ndarray | Solved:
+        numeric = self.numeric
+        x = numeric.solve(b, transpose=transpose)
+        good = residual_is_small(self.pattern, self.values, x, b, transpose)
+        if not good.all() and not numeric.is_matched:
+            self._match()
+            bad = ~good
+            x[bad] = self.numeric.solve(b[bad], transpose=transpose)
+            good = residual_is_small(self.pattern, self.values, x, b, transpose)
+        if good.all():
+            return x
+        return Solved(x, ["successful" if one else "singular" for one in good])
+
+    def _match(self) -> None:
+        with self._lock:  # the first thread does it for all
+            if not self.numeric.is_matched:
+                self.numeric = self.analysis.match(self.values)
+
+
+def _structure(operator: AbstractLinearOperator) -> str:
+    if is_positive_semidefinite(operator):
+        return "definite"
+    if promises_hermitian(operator):
+        return "hermitian"
+    return "symmetric" if is_symmetric(operator) else "general"
+
+
+def _diagonal(pattern: SparsityPattern, values: np.ndarray) -> np.ndarray:
+    """Without imaginary parts; a zero if an entry is missing."""
+
+    def make() -> np.ndarray:
+        return np.flatnonzero(pattern.rows == pattern.indices)
+
+    on = pattern.cached("slots of the diagonal", make)
+    return values[on].real if len(on) == pattern.shape[0] else np.zeros(1)
