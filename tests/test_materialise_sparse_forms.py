@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax import lax
 from jax.flatten_util import ravel_pytree
 from linear_functions import COMPLEX, GRID, LINE, REAL, RNG, TOL, N, W, dense, rolled
 
@@ -141,3 +142,35 @@ def test_what_is_too_large_to_be_dense_is_refused():
         StructureError, match=r"primitive `fft`.*20000×20000.*FunctionLinearOperator"
     ):
         lp.materialise_sparse(lambda x: jnp.fft.ifft(jnp.fft.fft(x)).real, like)
+
+
+# ---- Primitives without a batch ------------------------------------------------------------------
+
+ROWS = jnp.asarray(RNG.normal(size=(7, 3)), REAL)
+MATRICES = jnp.asarray(RNG.normal(size=(3, 3, 2)), REAL)
+SIZES = jnp.asarray([2, 1, 3])  # (the last row is in no group)
+
+
+@pytest.mark.parametrize(
+    ("f", "x", "nnz"),
+    [
+        (lambda x: lax.ragged_dot(x, MATRICES, SIZES), ROWS, 6 * 3 * 2),
+        (lambda x: lax.ragged_dot(x, MATRICES.at[0].set(0), SIZES), ROWS, 4 * 3 * 2),
+        (lambda w: lax.ragged_dot(ROWS, w, SIZES), MATRICES, 6 * 3 * 2),
+    ],
+    ids=["rows", "zeros", "matrices"],
+)
+def test_ragged_dot(f, x, nnz):
+    """S0-18: JAX has no rule to batch it, so its products are made one by one."""
+    A, _ = lp.materialise_sparse(f, x)
+    columns = [f(e.reshape(x.shape)).ravel() for e in jnp.eye(x.size, dtype=REAL)]
+    np.testing.assert_allclose(A.as_matrix(), np.stack(columns, 1), atol=1e-6)
+    assert A.pattern.nnz == nnz
+
+
+def test_ragged_dot_with_traced_groups():
+    """S0-18: what is not known is not guessed."""
+    of = lambda s: lp.materialise_sparse(lambda x: lax.ragged_dot(x, MATRICES, s), ROWS)[0]
+    A = jax.jit(of)(SIZES)
+    assert A.pattern.nnz == 7 * 2 * 7 * 3
+    np.testing.assert_allclose(A.as_matrix(), of(SIZES).as_matrix(), atol=1e-6)

@@ -123,7 +123,7 @@ def outputs_of(eqn: Any, inputs: Sequence[Constant]) -> list[Constant]:
     return [one(i) for i in range(len(eqn.outvars))]
 
 
-def part(constant: Constant, index: int) -> Constant:
+def part(constant: Constant, index: Any) -> Constant:
     """`constant[index]`."""
     return Constant(lambda value: np.asarray(value)[index], [constant])
 

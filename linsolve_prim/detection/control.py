@@ -154,10 +154,9 @@ def _while(eqn: Any, values: Values, context: Context) -> Values:
 
 
 RULES |= {"cond": _cond, "scan": _scan, "while": _while}
-RULES |= dict.fromkeys(
-    (
-        "jit", "pjit", "closed_call", "core_call", "checkpoint", "remat", "remat2",
-        "custom_jvp_call", "custom_vmap_call", "custom_vjp_call", "custom_vjp_call_jaxpr",
-    ),
-    _call,
+#: Primitives that call one jaxpr, once.
+CALLS = (
+    "jit", "pjit", "closed_call", "core_call", "checkpoint", "remat", "remat2",
+    "custom_jvp_call", "custom_vmap_call", "custom_vjp_call", "custom_vjp_call_jaxpr",
 )  # fmt: skip
+RULES |= dict.fromkeys(CALLS, _call)

@@ -22,7 +22,7 @@ from .._types import is_inexact
 from ..operators.closure import ClosedFunction
 from ..operators.program import Program
 from ..sparse.pattern import SparsityPattern
-from . import control, products  # noqa: F401  (their rules)
+from . import control, products, sharded  # noqa: F401  (their rules)
 from .constants import UNKNOWN, Constant
 from .decisions import Decisions, digest
 from .interpret import Context, interpret

@@ -95,7 +95,28 @@ def _contracted(eqn: Any, data: Any, places: Any, x: Any, context: Context) -> V
     return _bilinear([(data, entry), (x, numbers[along])], to, size)
 
 
+def _ragged(eqn: Any, values: Values, context: Context) -> Values:
+    """`lax.ragged_dot`: row i of x `(m, k)` by the matrix `(k, n)` of the group that i is in."""
+    x, matrices, sizes = values
+    counts = sizes.value() if isinstance(sizes, Constant) else None
+    dimensions = eqn.params["ragged_dot_dimension_numbers"]
+    usual = (
+        dimensions.dot_dimension_numbers == (((1,), (1,)), ((), ()))
+        and tuple(dimensions.lhs_ragged_dimensions) == (0,)
+        and tuple(dimensions.rhs_group_dimensions) == (0,)
+    )
+    if counts is None or counts.ndim != 1 or not usual or eqn.params["group_offset"] is not None:
+        return everything(eqn, values, context)
+    (m, k), (_, _, n) = eqn.invars[0].aval.shape, eqn.invars[1].aval.shape
+    context.meter.check(m * k * n)
+    group = np.repeat(np.arange(len(counts)), counts)[:m]  # rows after the last group are zero
+    i, j, l = np.ix_(np.arange(len(group)), np.arange(k), np.arange(n))
+    to, come, entry = np.broadcast_arrays(i * n + l, i * k + j, (group[i] * k + j) * n + l)
+    return _bilinear([(x, come), (matrices, entry)], to, m * n)
+
+
 RULES |= {
+    "ragged_dot_general": _ragged,
     "sparse_mv": _own,
     "sparse_packed": _packed,
     "bcoo_dot_general": _bcoo,

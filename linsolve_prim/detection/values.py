@@ -116,13 +116,20 @@ def _picked(
     for first in range(0, count, block):
         numbers = np.arange(first, min(first + block, count), dtype=np.int32)
         here = np.flatnonzero((number >= first) & (number < first + block))
-        if len(numbers) <= batch:
-            products = jax.vmap(product)(jnp.asarray(numbers))
-        else:
-            products = jax.lax.map(product, jnp.asarray(numbers), batch_size=batch)
+        products = _products(product, jnp.asarray(numbers), batch)
         index = (number[here] - first).astype(np.int64) * products.shape[1] + place[here]
         parts.append((_at(products.reshape(-1), index), here))
     return parts
+
+
+def _products(product: Callable[[Array], Array], numbers: Array, batch: int) -> Array:
+    """`product` of each number: so many at a time, or one by one where JAX knows no batch of them."""
+    try:
+        if len(numbers) <= batch:
+            return jax.vmap(product)(numbers)
+        return jax.lax.map(product, numbers, batch_size=batch)
+    except NotImplementedError:  # from the rules of a primitive, such as `lax.ragged_dot`
+        return jax.lax.map(product, numbers)
 
 
 def _at(x: Array, index: np.ndarray) -> Array:
