@@ -8,6 +8,7 @@ import jax
 from jaxtyping import Array, PyTree
 
 from ._types import Options
+from .host import pardiso
 from .host.available import has_module
 from .operators import (
     AbstractLinearOperator,
@@ -24,6 +25,7 @@ from .solvers import (
     GMRES,
     LSMR,
     LU,
+    PARDISO,
     QR,
     SVD,
     Banded,
@@ -70,7 +72,7 @@ class AutoLinearSolver(AbstractLinearSolver[Any]):
       (`solve` makes a sparse matrix of a function of more than 512 unknowns before, if it can.)
       Sparse ones: `Diagonal`, `Tridiagonal` and `Triangular` where the pattern or a tag says so; else
       a factorization on the host, by `Banded` if some order brings all entries within 96 places of
-      the diagonal, by `RSLab` if it is installed, else `SuperLU`. On
+      the diagonal, by `PARDISO` or else `RSLab` if it is installed, else `SuperLU`. On
       accelerators up to 4096 unknowns are made dense, and larger definite systems go to `CG`.
     - `well_posed=None`: the same, and rectangular operators of full rank → `QR`.
     - `well_posed=False`: any shape and rank, the pseudo-inverse solution: diagonal → `Diagonal`, else
@@ -207,6 +209,12 @@ def _choose_sparse(operator: AbstractLinearOperator, well_posed: bool) -> Choice
                 f"after a reordering: up to {BAND_WIDTH} a factorization of the band is fastest",
             )
     promised = "definite" if definite else "nothing more is promised of it"
+    if pardiso.library() is not None:
+        return Choice(
+            PARDISO(),
+            f"sparse, {promised}; PARDISO is the fastest factorization that is installed and free "
+            "of copyleft. What it refuses, or does not solve well, goes to SuperLU",
+        )
     if has_module("rslab"):
         return Choice(
             RSLab(),

@@ -240,3 +240,18 @@ def test_another_structure_is_an_error():
         name: lp.PARDISO().specialize(operator).structure for name, operator in OPERATORS.items()
     }
     assert got == {name: name if name != "symmetric" else "hermitian" for name in TAGS}
+
+
+def test_the_automatic_choice_for_a_wide_band(monkeypatch):
+    dense = np.eye(400) * 4
+    dense[0], dense[:, 0] = 1, 1
+    dense[0, 0] = 400
+    operator = lp.SparseLinearOperator.from_scipy(sp.csr_array(dense))
+    choice = lp.AutoLinearSolver().choose(operator)
+    assert choice.solver == lp.PARDISO()
+    assert "PARDISO is the fastest" in choice.reason
+    b = jnp.ones(400, DTYPE)
+    solution = lp.linear_solve(operator, b)
+    close(solution.value, np.linalg.solve(dense, np.ones(400)))
+    monkeypatch.setattr(pardiso, "library", lambda: None)
+    assert not isinstance(lp.AutoLinearSolver().choose(operator).solver, lp.PARDISO)
