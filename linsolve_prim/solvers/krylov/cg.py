@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, PyTree
 
 from ..._norms import two_norm
-from ..._tree import tree_axpy, tree_dot, tree_where
+from ..._tree import tree_axpy, tree_dot, tree_neg, tree_where
 from .base import AbstractKrylovSolver
 from .cycles import BROKE_DOWN, OVERFLOW, RUNNING, End, Method, Start, outcome_of
 from .stopping import NormLike, Steps, check_count
@@ -17,28 +17,32 @@ from .vectors import in_lane, tree_zeros_like
 
 
 class _Memory(NamedTuple):
-    """What joins two steps, also across a recomputation of the residual."""
+    """What joins two steps, also across a recomputation of the residual; carried as one array."""
 
-    gauge: Array  # ⟨r, Mr⟩, or ‖r‖ where that is its root
+    inverse: Array  # 1/⟨r, Mr⟩, or 1/‖r‖ where that is its root; 0 if there is no last direction
     size: Array  # ⟨p, M⁻¹p⟩ / ⟨r, Mr⟩
     top: Array  # the largest |⟨p, Ap⟩| / ⟨p, M⁻¹p⟩ so far
-    alpha: Array  # the step was αp: 0 if it broke down, NaN if it overflowed; infinite without one
 
 
 class _Step(NamedTuple):
     d: PyTree[Array]
-    r: PyTree[Array]
-    p: PyTree[Array]  # search direction
+    g: PyTree[Array]  # −r, the gradient, so that d and g change alike: by one kernel
+    p: PyTree[Array]  # search direction, of ascent
     norm: Array
-    steps: Array
-    memory: _Memory
+    trips: Array
+    alpha: Array  # the step was −αp: 0 if it broke down, NaN if it overflowed; infinite without one
+    memory: Array
 
     @property
     def outcome(self) -> Array:
         """How the step ended. (Not a field: what can be found out from others is not carried.)"""
-        alpha = self.memory.alpha
-        overflow = jnp.isnan(alpha) | ~jnp.isfinite(self.norm)
-        return outcome_of((BROKE_DOWN, alpha == 0), (OVERFLOW, overflow))
+        overflow = jnp.isnan(self.alpha) | ~jnp.isfinite(self.norm)
+        return outcome_of((BROKE_DOWN, self.alpha == 0), (OVERFLOW, overflow))
+
+    @property
+    def steps(self) -> Array:
+        """Trips without one that failed, which is the last."""
+        return self.trips - (self.outcome != RUNNING).astype(jnp.int32)
 
 
 class CG(AbstractKrylovSolver):
@@ -79,49 +83,54 @@ class CG(AbstractKrylovSolver):
 
         # A and −A, M and −M give the same iterates, so that the signs need no care.
         def step(c: _Step, active: Array) -> _Step:
-            m = c.memory
-            fresh = jnp.isinf(m.alpha)  # there is no last direction
-            z = system.precondition(c.r)
-            gauge = c.norm if gauge_is_norm else tree_dot(c.r, z).real
-            rho = gauge**2 if gauge_is_norm else gauge
-            ratio = gauge / m.gauge
-            beta = jnp.where(fresh, 0, ratio**2 if gauge_is_norm else ratio)
+            m = _Memory(*c.memory)
+            z = system.precondition(c.g)
+            gauge = c.norm if gauge_is_norm else tree_dot(c.g, z).real
+            power = 2 if gauge_is_norm else 1
+            rho = gauge**power
+            beta = (gauge * m.inverse) ** power
             p = tree_where(active, tree_axpy(beta, c.p, z), c.p)
             q = system.apply(p)
             curvature = tree_dot(p, q).real
             size = 1 + jnp.abs(beta) * m.size
             # Along p the operator is zero to working precision, against what it is along others.
-            noise = jnp.where(fresh, 0, system.eps * jnp.abs(rho) * size * m.top)
+            noise = jnp.where(m.inverse == 0, 0, system.eps * jnp.abs(rho) * size * m.top)
             ok = (jnp.abs(curvature) > noise) & (rho != 0)
             ordinary = jnp.isfinite(rho + curvature)
             alpha = jnp.where(ok, rho / jnp.where(ok, curvature, 1), 0)
             alpha = jnp.where(ordinary, alpha, jnp.nan)
-            moves = active & (jnp.abs(alpha) > 0)
-            top = jnp.maximum(m.top, jnp.where(moves, 1 / (jnp.abs(alpha) * size), 0))
-            d = tree_where(moves, tree_axpy(alpha, p, c.d), c.d)
-            r = tree_where(moves, tree_axpy(-alpha, q, c.r), c.r)
-            r_norm = jnp.asarray(self.norm(r), c.norm.dtype)
+            took = jnp.abs(alpha) > 0
+            moves = active & took
+            d = tree_where(moves, tree_axpy(-alpha, p, c.d), c.d)
+            g = tree_where(moves, tree_axpy(-alpha, q, c.g), c.g)
+            memory = _Memory(
+                inverse=jnp.where(took, 1 / jnp.where(took, gauge, 1), 0),
+                size=size,
+                top=jnp.maximum(m.top, jnp.where(took, 1 / (jnp.abs(alpha) * size), 0)),
+            )
             return _Step(
                 d=d,
-                r=r,
+                g=g,
                 p=p,
-                norm=r_norm,
-                steps=c.steps + (moves & jnp.isfinite(r_norm)).astype(jnp.int32),
-                memory=_Memory(gauge, size, top, alpha),
+                norm=jnp.asarray(self.norm(g), c.norm.dtype),
+                trips=c.trips + 1,
+                alpha=alpha,
+                memory=jnp.stack(memory),
             )
 
         def cycle(start: Start) -> End:
-            budget = start.budget
-            if self.stabilise_every is not None:
-                budget = jnp.minimum(budget, self.stabilise_every)
             none = jnp.zeros((), jnp.int32)
-            p, old = start.memory
-            alpha = jnp.where(old.alpha == 0, jnp.inf, old.alpha)
-            memory = old._replace(alpha=alpha)
-            first = _Step(zeros, start.residual, p, start.norm, none, memory)
+            p, memory = start.memory
+            first = _Step(
+                zeros, tree_neg(start.residual), p, start.norm, none, zero + jnp.inf, memory
+            )
 
             def going(c: _Step) -> Array:
-                return (c.outcome == RUNNING) & (c.norm > start.target) & (c.steps < budget)
+                going = (c.outcome == RUNNING) & (c.norm > start.target)
+                going &= start.steps + c.trips < system.max_steps
+                if self.stabilise_every is not None:
+                    going &= c.trips < self.stabilise_every
+                return going
 
             # The step itself holds vectors of lanes that are done: choosing again would read and write
             # each of them once more.
@@ -132,13 +141,13 @@ class CG(AbstractKrylovSolver):
                 start.target,
                 going=going,
                 correction=lambda c: c.d,
-                loose=("d", "r", "p"),
+                loose=("d", "g", "p"),
             )
             return ran.end(ran.carry.d, memory=(ran.carry.p, ran.carry.memory))
 
         return Method(
             cycle,
-            memory=(zeros, _Memory(zero + 1, zero, zero, zero + jnp.inf)),
+            memory=(zeros, jnp.array([0, 1, 0], zero.dtype)),
             patience=system.max_steps,
             monotone=False,  # what falls from step to step is the error, not the residual
         )

@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, PyTree
 
@@ -19,7 +20,7 @@ from ..._norms import max_norm
 from ..._tree import tree_add, tree_real_dtype, tree_sub, tree_where
 from ..._types import Norm
 from ...operators import AbstractLinearOperator
-from ...results import RESULTS
+from ...results import RESULTS, result_of_code
 from .history import Trail, record
 from .stopping import Ending, Problem
 from .vectors import while_loop
@@ -81,20 +82,35 @@ class Method(NamedTuple):
 
 class _Loop(NamedTuple):
     x: PyTree[Array]
-    residual: PyTree[Array]
-    norm: Array
-    best: Array
+    image: PyTree[Array]  # Ax. (Where it is subtracted from b right away, A is compiled once more.)
+    norm: Array  # of b − Ax
     steps: Array
-    budget: Array  # steps that are left: none where it is done, so that no lane waits for that one
     trips: Array
     index: Array
-    stalled: Array
-    target: Array
-    least_squares: Array
-    going: Array
-    result: RESULTS
+    ledger: Array  # of a `_Ledger`
     memory: Any
     trail: Any
+
+
+class _Ledger(NamedTuple):
+    """Numbers that a loop carries as one array: one kernel to compile, where each had one."""
+
+    goal: Array
+    code: Array  # that of the result; `_GOING` while there is none
+    caution: Array
+    best: Array
+    stalled: Array
+    least_squares: Array
+
+    def packed(self) -> Array:
+        return jnp.stack([entry.astype(self.goal.dtype) for entry in self])
+
+
+_GOING = -1
+
+
+def _is_going(c: _Loop) -> Array:
+    return _Ledger(*c.ledger).code < 0
 
 
 def outcome_of(*flags: tuple[int, Array]) -> Array:
@@ -139,93 +155,109 @@ def iterate(
     eps = float(jnp.finfo(tree_real_dtype(problem.vector)).eps)
 
     def body(c: _Loop) -> _Loop:
+        old = _Ledger(*c.ledger)
+        going = _is_going(c)
         start = Start(
             x=c.x,
-            residual=c.residual,
+            residual=tree_sub(problem.vector, c.image),
             norm=c.norm,
-            target=c.target,
-            caution=jnp.where(c.target < problem.goal, 0.5, 1).astype(problem.goal.dtype),
-            budget=c.budget,
+            # No lane waits for one that is done: that one is where it shall come.
+            target=jnp.where(going, old.goal * old.caution, jnp.inf),
+            caution=old.caution,
+            budget=jnp.where(going, max_steps - c.steps, 0),
             steps=c.steps,
             index=c.index,
             memory=c.memory,
             trail=c.trail,
         )
         end = method.cycle(start)
-        x = tree_add(c.x, end.correction)
-        residual = tree_sub(problem.vector, operator.mv(x))
-        r_norm = jnp.asarray(norm(residual), c.norm.dtype)
-        finite = jnp.isfinite(max_norm(x)) & jnp.isfinite(r_norm)
-        keep = finite & (r_norm <= c.norm) if method.monotone else finite
-        x, residual, r_norm = tree_where(keep, (x, residual, r_norm), (c.x, c.residual, c.norm))
+        ordinary = jnp.isfinite(max_norm(end.correction))
+        x = tree_where(ordinary, tree_add(c.x, end.correction), c.x)
+        image = operator.mv(x)
+        r_norm = jnp.asarray(norm(tree_sub(problem.vector, image)), c.norm.dtype)
+        finite = ordinary & jnp.isfinite(r_norm)
+        if method.monotone:
+            keep = finite & (r_norm <= c.norm)
+            x, image, r_norm = tree_where(keep, (x, image, r_norm), (c.x, c.image, c.norm))
         outcome = jnp.where(finite, end.outcome, OVERFLOW)
-        steps, budget = c.steps + end.steps, c.budget - end.steps
+        steps = c.steps + end.steps
 
         ran_out = outcome == RAN_OUT
-        needed = jnp.where(ran_out, 1 - 10 * eps, 0.5) * c.best
-        stalled = jnp.where(r_norm <= needed, 0, c.stalled + 1)
-        small = r_norm <= problem.goal
+        needed = jnp.where(ran_out, 1 - 10 * eps, 0.5) * old.best
+        stalled = jnp.where(r_norm <= needed, 0, old.stalled + 1)
+        small = r_norm <= old.goal
         normal = jnp.zeros_like(small)
         if method.least_squares is not None:
-            normal = method.least_squares(residual, end.memory)
+            normal = method.least_squares(tree_sub(problem.vector, image), end.memory)
         solved = small | normal
         given_up = stalled >= jnp.where(ran_out, method.patience, 2)
-        exhausted = budget <= 0
-        failure = _verdict(outcome, exhausted, steps == 0)
+        exhausted = steps >= max_steps
         done = solved | given_up | exhausted | (outcome == OVERFLOW) | (outcome == CONLIM)
+        result = _verdict(outcome, exhausted, steps == 0)
+        result = RESULTS.where(solved, RESULTS.successful, result)
         trail = end.trail
         if trail is not None:  # the true residual replaces that of the recurrences
-            trail = record(trail, steps, r_norm, x, jnp.array(True))
+            trail = record(trail, steps, jnp.where(finite, r_norm, c.norm), x, jnp.array(True))
+        ledger = _Ledger(
+            goal=old.goal,
+            code=jnp.where(done, _code(result), _GOING),
+            caution=jnp.where(outcome == CLAIMED, 0.5, old.caution),
+            best=jnp.minimum(old.best, r_norm),
+            stalled=stalled,
+            least_squares=normal & ~small,
+        )
         return _Loop(
             x=x,
-            residual=residual,
+            image=image,
             norm=r_norm,
-            best=jnp.minimum(c.best, r_norm),
             steps=steps,
-            budget=jnp.where(done, 0, budget),
             trips=c.trips + end.trips,
             index=c.index + 1,
-            stalled=stalled,
-            target=jnp.where(outcome == CLAIMED, problem.goal / 2, c.target),
-            least_squares=normal & ~small,
-            going=~done,
-            result=RESULTS.where(solved, RESULTS.successful, failure),
+            ledger=ledger.packed(),
             memory=end.memory,
             trail=trail,
         )
 
-    zero = jnp.zeros((), jnp.int32)
-    false = jnp.zeros((), bool)
+    zero, one = jnp.zeros((), jnp.int32), jnp.ones_like(problem.goal)
     going = (problem.norm > problem.goal) & ~problem.is_bad
+    result = RESULTS.where(problem.is_bad, RESULTS.nonfinite_input, RESULTS.successful)
+    ledger = _Ledger(
+        goal=problem.goal,
+        code=jnp.where(going, _GOING, _code(result)),
+        caution=one,
+        best=problem.norm,
+        stalled=0 * one,
+        least_squares=0 * one,
+    )
     start = _Loop(
         x=problem.x,
-        residual=problem.residual,
+        image=problem.image,
         norm=problem.norm,
-        best=problem.norm,
         steps=zero,
-        budget=jnp.where(going, jnp.asarray(max_steps, jnp.int32), 0),
         trips=zero,
         index=zero,
-        stalled=zero,
-        target=problem.goal,
-        least_squares=false,
-        going=going,
-        result=RESULTS.where(problem.is_bad, RESULTS.nonfinite_input, RESULTS.successful),
+        ledger=ledger.packed(),
         memory=method.memory,
         trail=trail,
     )
-    c = while_loop(lambda c: c.going, body, start, axes)
+    c = while_loop(_is_going, body, start, axes)
     rates = list(zip(method.per_trip, method.per_cycle, method.before))
     matvecs, rmatvecs = (c.trips * a + c.index * b + before for a, b, before in rates)
+    last = _Ledger(*c.ledger)
     ending = Ending(
         x=c.x,
-        residual=c.residual,
+        residual=tree_sub(problem.vector, c.image),
         norm=c.norm,
-        result=c.result,
+        result=result_of_code(last.code.astype(jnp.int32)),
         num_steps=c.steps,
-        least_squares=c.least_squares,
+        least_squares=last.least_squares > 0,
         matvecs=matvecs + c.index,  # one for each true residual
         rmatvecs=rmatvecs,
         trail=c.trail,
     )
     return ending, c.memory
+
+
+def _code(result: RESULTS) -> Array:
+    (code,) = jax.tree.leaves(result)
+    return code

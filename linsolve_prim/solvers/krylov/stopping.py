@@ -125,6 +125,7 @@ class Problem(NamedTuple):
 
     vector: PyTree[Array]
     x: PyTree[Array]
+    image: PyTree[Array]  # Ax
     residual: PyTree[Array]
     norm: Array  # of the residual, as the user measures it
     rtol_goal: Array
@@ -162,7 +163,8 @@ def pose(
     b_size, given = max_norm(vector), vector
     if projector is not None:
         vector, x = projector.of_residual(vector), projector.of_solution(x)
-    residual = vector if x0 is None else tree_sub(vector, operator.mv(x))
+    image = tree_zeros_like(vector) if x0 is None else operator.mv(x)
+    residual = vector if x0 is None else tree_sub(vector, image)
     r_size = max_norm(residual)
     is_zero = b_size == 0
     finite = jnp.isfinite(b_size) & jnp.isfinite(r_size) & jnp.isfinite(max_norm(x))
@@ -187,6 +189,7 @@ def pose(
     return Problem(
         vector=tree_divide(vector, unit),
         x=_in_units(unit, nothing_to_do, x),
+        image=_in_units(unit, nothing_to_do, image),
         residual=residual,
         norm=jnp.asarray(norm(residual), dtype),
         rtol_goal=rtol_goal,
@@ -219,6 +222,7 @@ def _pose_from_zero(
     return Problem(
         vector=residual,
         x=x,
+        image=tree_zeros_like(vector),
         residual=residual,
         norm=r_norm,
         rtol_goal=rtol_goal,
@@ -261,9 +265,10 @@ def report(
     """The solution in the user's units, the result, and the statistics that all methods share."""
     sizes = jax.tree.map(max_norm, ending.x)
     fits = tree_all_finite(tree_scale(problem.unit, sizes))  # it may overflow in the user's units
+    result = RESULTS.where(fits, ending.result, RESULTS.diverged)
+    fits &= jnp.isfinite(ending.norm)
     x = tree_scale(problem.unit, ending.x)
     x = tree_where(fits, x, tree_zeros_like(x))
-    result = RESULTS.where(fits, ending.result, RESULTS.diverged)
     # Without any tolerance (rtol = atol = 0) what is asked for is a number of steps.
     untold = (problem.rtol_goal == 0) & (problem.atol_goal == 0) & ~problem.is_zero
     ran = (result == RESULTS.max_steps_reached) | (result == RESULTS.stagnation)
