@@ -7,7 +7,7 @@ import pytest
 import scipy.sparse as sp
 import scipy.sparse.linalg as spla
 from krylov_tools import REAL, X64, normal
-from preconditioner_problems import advection, operator, poisson
+from preconditioner_problems import advection, hermitian, operator, poisson
 
 import linsolve_prim as lp
 from linsolve_prim import preconditioners as pc
@@ -155,3 +155,42 @@ def test_native_methods_refuse_device_settings_and_scipy_refuses_device_operator
         pc.ILU().host_maker()
     with pytest.raises(ValueError, match=r"SciPy's methods take what is made on the host"):
         lp.solve(a, b, lp.SciPyIterative("gmres"), preconditioner=pc.SSOR())
+
+
+@pytest.mark.parametrize(
+    "kind", ["zeros", "zero columns", "zero rows", "no diagonal", "equal rows"]
+)
+def test_complex_incomplete_factors_survive_pivots_of_zero_S0_24(kind):
+    """SuperLU's routine for complex numbers calls `exit` there: this very process would be gone."""
+    from linsolve_prim.host.preconditioning import incomplete_lu
+
+    a = hermitian(5).tocoo()
+    kept = {
+        "zeros": 0 * a.row,
+        "zero columns": a.col % 2,
+        "zero rows": a.row % 2,
+        "no diagonal": a.row != a.col,
+        "equal rows": a.row >= 0,
+    }[kind]
+    values = (1 + 0j if kind == "equal rows" else a.data) * kept
+    matrix = sp.csr_matrix((values, (a.row, a.col)), shape=a.shape)
+    try:
+        made = incomplete_lu(matrix)
+    except RuntimeError as error:
+        assert "singular" in str(error)
+        assert kind == "zeros"  # all others have a part of the largest entry added to the diagonal
+    else:
+        assert np.all(np.isfinite(made.matvec(np.ones(25) + 0j)))
+
+
+def test_complex_incomplete_factors_are_those_of_the_matrix_S0_24():
+    """As real matrices of twice the size, forward and adjoint, of one vector and of several."""
+    from linsolve_prim.host.preconditioning import incomplete_lu
+
+    a = sp.csr_matrix(advection(6) + 0.5j * poisson(6))
+    made, b = incomplete_lu(a, 1e-14, 100.0), normal((36, 3), np.complex128)
+    np.testing.assert_allclose(a @ made.matmat(b), b, atol=1e-10)
+    np.testing.assert_allclose(a @ made.matvec(b[:, 0]), b[:, 0], atol=1e-10)
+    np.testing.assert_allclose(a.conj().T @ made.rmatmat(b), b, atol=1e-10)
+    single = incomplete_lu(a.astype(np.complex64)).matvec(b[:, 0].astype(np.complex64))
+    assert single.dtype == np.complex64
