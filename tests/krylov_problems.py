@@ -21,7 +21,6 @@ class Method:
     - `least_squares`: whether it solves systems without a solution, in that sense.
     - `products`: with A and with Aᴴ in each step, and with A beside those.
     - `slow`: how many times more steps it takes than a Krylov method.
-    - `power`: the highest power of A in a step, which must be a number.
     - `variant`: it stands beside another row for the same class, and is tested with the slow tests.
     """
 
@@ -33,7 +32,6 @@ class Method:
     least_squares: bool = False
     products: tuple[int, int, int] = (1, 0, 1)
     slow: int = 1
-    power: int = 1
     variant: bool = False
 
     def __call__(self, **settings):
@@ -71,7 +69,6 @@ METHODS = [
         {"ell": 4},
         variant=True,
         products=(8, 0, 1),
-        power=4,
     ),
     Method("IDR(1)", lp.IDR, "general", {"s": 1}, variant=True),
     Method("IDR(4)", lp.IDR, "general"),

@@ -163,7 +163,7 @@ def test_the_probe_finds_what_is_not_symmetric(name):
         b = rng.normal(size=n).astype(dtype)
         assert run(method(), a, b)[1] == RESULTS.successful
         bent = a.copy()
-        bent[0, 1] *= 1.001
+        bent[0, 1] *= 1.001 if X64 else 1.1  # √ε is allowed
         x, result, stats = run(method(), bent, b)
         assert result == RESULTS.breakdown
         assert int(stats["num_steps"]) == 0

@@ -156,6 +156,19 @@ def test_bicgstab_on_float32():
         assert relative(a, x, b) <= 1.1e-5
 
 
+@pytest.mark.parametrize("n", [1, 2, 3, 4])
+@pytest.mark.parametrize("ell", [2, 4])
+def test_bicgstab_l_of_few_unknowns(n, ell):
+    """B-03: powers of A need not be numbers (1e-10 to the fifth), and more of them than unknowns do no harm."""
+    for seed, scale in enumerate((1e-10, 1e-3, 1, 1e3, 1e10)):
+        a, b = matrix(n, np.float32, True, seed), vector(n, np.float32, seed + 100)
+        x, result, _ = run(BiCGStab(ell=ell), np.float32(scale) * a, b)
+        assert succeeded(result)
+        np.testing.assert_allclose(
+            np.asarray(x, np.float64) * scale, np.linalg.solve(a, b), rtol=2e-3, atol=2e-4
+        )
+
+
 def test_integers():
     """S0-09: integers are promoted, never truncated."""
     operator = MatrixLinearOperator(

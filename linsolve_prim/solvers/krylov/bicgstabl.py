@@ -4,20 +4,23 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, PyTree
 
+from ..._norms import max_norm, power_of_two
 from ..._tree import tree_axpy, tree_dot, tree_where
 from .cycles import BROKE_DOWN, OVERFLOW, End, Method, Start, outcome_of
 from .probe import shadow
 from .system import System
-from .vectors import normalise, safe_norm, tree_zeros_like
+from .vectors import normalise, safe_norm, tree_divide, tree_zeros_like
 
 
 class _Step(NamedTuple):
-    d: PyTree[Array]
+    d: PyTree[Array]  # as if A were A/unit
     r: PyTree[Array]
     u: PyTree[Array]
+    unit: Array  # ‖Ar‖/‖r‖ at the start, a power of two: powers of A need not be numbers
     rho: Array
     alpha: Array
     omega: Array
@@ -35,8 +38,11 @@ def bicgstab_l(system: System, ell: int) -> Method:
         dual = shadow(r0, start.index)
         dual_norm = safe_norm(dual)
 
+        def corrected(c: _Step) -> PyTree[Array]:
+            return system.finish(tree_divide(c.d, c.unit))
+
         def step(c: _Step) -> _Step:
-            d, rho, alpha = c.d, -c.omega * c.rho, c.alpha
+            d, rho, alpha, unit = c.d, -c.omega * c.rho, c.alpha, c.unit
             rs, us = [c.r], [c.u]  # r, Ar, A²r, …, and the same of u
             going, broken, moved = jnp.array(True), jnp.array(False), jnp.array(False)
             for j in range(ell):
@@ -44,7 +50,12 @@ def bicgstab_l(system: System, ell: int) -> Method:
                 beta = alpha * rho_new / jnp.where(rho == 0, 1, rho)
                 rho = rho_new
                 us = [tree_axpy(-beta, u, r) for u, r in zip(us, rs)]
-                us.append(system.product(us[j]))
+                product = system.product(us[j])
+                if j == 0:
+                    size = power_of_two(max_norm(product)) / power_of_two(max_norm(us[0]))
+                    size = jax.lax.stop_gradient(power_of_two(size))
+                    unit = jnp.where(c.steps == 0, size, unit)
+                us.append(tree_divide(product, unit))
                 gamma = tree_dot(dual, us[-1])
                 ok = jnp.abs(rho) > eps * dual_norm * safe_norm(rs[j])
                 ok &= jnp.abs(gamma) > eps * dual_norm * safe_norm(us[-1])
@@ -53,7 +64,7 @@ def bicgstab_l(system: System, ell: int) -> Method:
                 moved |= going
                 alpha = jnp.where(going, rho / jnp.where(going, gamma, 1), 0)
                 rs = [tree_axpy(-alpha, u, r) for r, u in zip(rs, us[1:])]
-                rs.append(system.product(rs[j]))
+                rs.append(tree_divide(system.product(rs[j]), unit))
                 d = tree_axpy(alpha, us[0], d)
                 going &= system.measure(rs[0]) > target  # if it is small already, end here
             shares, rest, last = _minimise(rs, eps)
@@ -70,6 +81,7 @@ def bicgstab_l(system: System, ell: int) -> Method:
                 d=d,
                 r=r,
                 u=us[0],
+                unit=unit,
                 rho=rho,
                 alpha=alpha,
                 omega=omega,
@@ -80,9 +92,10 @@ def bicgstab_l(system: System, ell: int) -> Method:
 
         zeros, zero = tree_zeros_like(r0), jnp.zeros((), jnp.int32)
         one, none = jnp.ones((), system.dtype), jnp.zeros((), system.dtype)
-        first = _Step(zeros, r0, zeros, one, none, one, r0_norm, zero, zero)
-        ran = system.run(step, first, start, target)
-        return ran.end(system.finish(ran.carry.d))
+        unit = jnp.ones_like(r0_norm)
+        first = _Step(zeros, r0, zeros, unit, one, none, one, r0_norm, zero, zero)
+        ran = system.run(step, first, start, target, correction=corrected)
+        return ran.end(corrected(ran.carry))
 
     return Method(cycle, per_trip=(2 * ell, 0))
 
