@@ -4,6 +4,7 @@ import importlib.util
 import time
 from collections.abc import Callable
 from typing import Any
+from unittest import mock
 
 import jax
 import jax.numpy as jnp
@@ -12,6 +13,7 @@ import numpy as np
 import scipy.sparse.linalg as spla
 
 import linsolve_prim as lp
+from linsolve_prim.primitive import groups
 
 from .report import Table
 from .sparse import poisson
@@ -179,13 +181,14 @@ def compilation(repeats: int = 5) -> Table:
 
 
 def many(seconds: float, quick: bool) -> Table:
-    """64 right-hand sides by `vmap`, and by `lax.map` over groups of lanes, against one by one.
+    """64 right-hand sides by `vmap`, in groups and at once, and by `lax.map`, against one by one.
 
     Where the vectors of a batch stay in the cache, `vmap` saves the time in which kernels are started.
     Where they do not, there is a floor. A step of CG streams 14 vectors of the batch: n = 64² in float64
     are 29 MB, from memory, where a single solve streams 0.5 MB from the cache. A step of GMRES reads
     its basis of 21 four times: 176 MB against 2.8 MB. To be four times faster by `vmap`, memory would
-    have to be four times as fast as the cache. Groups that stay in the cache are the remedy.
+    have to be four times as fast as the cache. So such lanes are solved in groups
+    (`primitive/groups.py`); "at once" is what they take without.
     """
     rows = []
     grids = [(16, np.float32), (64, np.float64), (32, np.float32), (64, np.float32)]
@@ -196,14 +199,15 @@ def many(seconds: float, quick: bool) -> Table:
         bs = jnp.asarray(np.random.default_rng(0).normal(size=(64, m * m)).astype(dtype))
         for name, solver in (("CG", lp.CG(rtol=1e-4)), ("GMRES", lp.GMRES(rtol=1e-2))):
             one = jax.jit(lambda b, s=solver, op=op: lp.linear_solve(op, b, s, throw=False).value)
-            batch = jax.jit(jax.vmap(one))
+            batch = jax.jit(jax.vmap(one)).lower(bs).compile()
             single = jax.jit(lambda bs, one=one: jax.lax.map(one, bs))
-            group = jax.jit(lambda bs, one=one: jax.lax.map(one, bs, batch_size=4))
+            with mock.patch.object(groups, "GROUP_BYTES", 1 << 60):
+                whole = jax.jit(jax.vmap(lambda b, one=one: one(b))).lower(bs).compile()
             calls = {
                 "one by one": lambda one=one, bs=bs: [one(b) for b in bs],
                 "vmap": lambda batch=batch, bs=bs: batch(bs),
+                "vmap at once": lambda whole=whole, bs=bs: whole(bs),
                 "lax.map": lambda single=single, bs=bs: single(bs),
-                "lax.map of 4": lambda group=group, bs=bs: group(bs),
             }
             agree({k: lambda f=f: jnp.asarray(f()) for k, f in calls.items()}, rtol=1e-3)
             results = time_together(calls, seconds, rounds=3 if quick else 5)

@@ -21,6 +21,7 @@ from .._varying import vary_like, vary_together, varying_axes
 from ..results import SUCCESSFUL, Solution
 from .call import FORWARD, SolveCall
 from .failure import EVERY_FAILURE, Failure, Inputs, SecondLook, raise_if_failed, raise_inside
+from .groups import Finished, in_groups
 from .margin import Margin, small_residual
 from .run import Program, trace, unwrap_stats
 from .stages import Stages
@@ -52,14 +53,17 @@ linear_solve_p.multiple_results = True
 
 
 def bind(
-    call: SolveCall, operands: Sequence[Any], *, unwrap: bool = True
+    call: SolveCall, operands: Sequence[Any], *, unwrap: bool = True, lane: Program | None = None
 ) -> tuple[Any, Any, dict[str, Any]]:
-    """`(value, result, stats)` of a solve, as one equation of the program being traced."""
+    """`(value, result, stats)` of a solve, as one equation of the program being traced.
+
+    `lane` is the program that the outermost `vmap` maps, if there is one.
+    """
     # Under `shard_map`, operands that vary over different mesh axes are first brought to vary over
     # the same ones: the transpose of that cast is the `psum` that cotangents of replicated
     # operands need.
     operands = vary_together(*(_strong(x) for x in operands))
-    program = trace(call, operands)
+    program = trace(call, operands, lane)
     record = told_when_run()
     if record != call.record:
         call = dataclasses.replace(call, record=record)
@@ -79,15 +83,15 @@ def _describe(call: SolveCall, operands: Sequence[Any]) -> Failure:
     return Failure(solver, call.kind, call.name)
 
 
-@functools.partial(jax.jit, static_argnums=0)
-def _run_eagerly(program: Program, *operands: Any) -> tuple[Any, Any, dict[str, Any]]:
-    return program(*operands)[:3]
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _run_eagerly(call: SolveCall, program: Program, *operands: Any) -> Any:
+    return program.unflatten(linear_solve_p.bind(*operands, call=call, program=program))
 
 
 @linear_solve_p.def_impl
 def _impl(*operands: Any, call: SolveCall, program: Program) -> list[Any]:
     """Eager evaluation: compiled without a callback; a failure is raised here, by its own class."""
-    value, result, stats = _run_eagerly(program, *operands)
+    value, result, stats = _run_eagerly(call.essence(), program, *operands)
     if call.throw:
         solution = Solution(value, result, unwrap_stats(stats), call.problem(operands).state)
         raise_if_failed(solution, call.throw, functools.partial(_describe, call, operands))
@@ -116,15 +120,26 @@ def _inputs(call: SolveCall, operands: Sequence[Any], vector: bool) -> Inputs:
     return Inputs([operands[k] for k in which], batched)
 
 
-def lowered(*operands: Any, call: SolveCall, program: Program) -> list[Any]:
-    """The compiled program of a solve; with `throw`, it ends in a conditional that raises."""
-    stages, (value, result, stats, verdict) = program.in_stages(*operands)
+def lowered(*operands: Any, call: SolveCall, program: Program, grouped: bool = False) -> list[Any]:
+    """The compiled program of a solve; with `throw`, it ends in a conditional that raises.
+
+    With `grouped`, lanes may be solved in groups.
+    """
+    in_stages, (value, result, stats, verdict) = program.in_stages(*operands)
+    stages: Stages | Finished = in_stages
+    if grouped:
+        short = verdict._replace(margin=None) if call.throw else None
+        asked = call.facts or call.record or call.throw not in (EVERY_FAILURE, frozenset())
+        wanted = (value, short, (result, stats) if asked else None)
+        finished = in_groups(call, program, operands, wanted)
+        if finished is not None:
+            stages, verdict = finished, short
     out: tuple[Any, ...] = (stages.get(value),)
     if call.record:
         facts = stages.get((result, stats))
         out = tell_when_run(out[0], facts[0], facts[1], _describe(call, operands))
     if call.throw:
-        raising = _raising_by_looks if _looks_do(call, verdict) else _raising
+        raising: Any = _raising_by_looks if _looks_do(call, verdict) else _raising
         out = (raising(call, operands, stages, out[0], result, verdict), *out[1:])
     if not call.record:
         out = (*out, stages.get((result, stats)) if call.facts else program.no_facts())
@@ -132,7 +147,12 @@ def lowered(*operands: Any, call: SolveCall, program: Program) -> list[Any]:
 
 
 def _raising(
-    call: SolveCall, operands: Sequence[Any], stages: Stages, value: Any, result: Any, verdict: Any
+    call: SolveCall,
+    operands: Sequence[Any],
+    stages: Stages | Finished,
+    value: Any,
+    result: Any,
+    verdict: Any,
 ) -> Any:
     """`value`, such that using it raises if the verdict says so."""
     told = lambda: stages.inside().get(verdict._replace(failed=None, margin=None))

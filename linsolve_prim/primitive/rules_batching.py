@@ -21,9 +21,9 @@ def batching_rule(
 ) -> tuple[Any, Any]:
     batched = tuple(d is not None for d in dims)
     if not any(batched):  # JAX asks rules of this kind even then
-        out = jax.tree.leaves(bind(call, operands, unwrap=False))
+        out = jax.tree.leaves(bind(call, operands, unwrap=False, lane=program.lane))
         return out, [None] * len(out)
     moved = [x if d is None else jnp.moveaxis(x, d, 0) for x, d in zip(operands, dims)]
     level = Level(axis_data.size, batched, axis_data.name, axis_data.spmd_name)
-    out = jax.tree.leaves(bind(call.under(level), moved, unwrap=False))
+    out = jax.tree.leaves(bind(call.under(level), moved, unwrap=False, lane=program))
     return out, [0] * len(out)

@@ -113,7 +113,7 @@ def jvp_rule(
     offset = len(op_tangents) + len(rest_tangents)
     used += [offset + i for i, t in enumerate(vec_tangents) if not _is_zero(t)]
 
-    value, result, stats = bind(call, operands, unwrap=False)
+    value, result, stats = bind(call, operands, unwrap=False, lane=program.lane)
     flat = [*jax.tree.leaves(value), *jax.tree.leaves((result, stats))]
     zeros = [ad.Zero(jax.typeof(x).to_tangent_aval()) for x in flat]
     if not used:

@@ -12,7 +12,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.extend.core import jaxpr_as_fun
 
 from .._static import Static
 from .._types import structure_equal, structure_str
@@ -76,9 +75,10 @@ class Program:
     Who asks for the verdict only leaves result and statistics to dead-code elimination.
     """
 
-    def __init__(self, jaxpr: Any, out_tree: Any):
+    def __init__(self, jaxpr: Any, out_tree: Any, lane: Program | None = None):
         self.jaxpr = jaxpr
         self.out_tree = out_tree
+        self.lane = lane  # what the outermost `vmap` maps
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Program) and other.jaxpr is self.jaxpr
@@ -88,10 +88,6 @@ class Program:
 
     def __repr__(self) -> str:
         return "..."
-
-    def __call__(self, *operands: Any) -> tuple[Any, Any, dict[str, Any], Verdict]:
-        """Run it, eagerly or as a part of what is being traced."""
-        return jax.tree.unflatten(self.out_tree, jaxpr_as_fun(self.jaxpr)(*operands))
 
     def in_stages(self, *operands: Any) -> tuple[Stages, Any]:
         """Run it by need: what computes the results, and their numbers in the place of them."""
@@ -114,9 +110,9 @@ class Program:
         return jax.tree.unflatten(jax.tree.structure(tuple(kept)), flat)
 
 
-def trace(call: SolveCall, operands: list[Any]) -> Program:
+def trace(call: SolveCall, operands: list[Any], lane: Program | None = None) -> Program:
     """The program of a solve, from the cache if one of its kind was traced before."""
     # JAX names the mesh when it transposes (also none), and the mesh is a part of the cache's key.
     with jax.sharding.use_abstract_mesh(jax.sharding.get_abstract_mesh()):
         traced = _traced_run.trace(call.essence(), *operands)
-    return Program(traced.jaxpr, jax.tree.structure(traced.out_info))
+    return Program(traced.jaxpr, jax.tree.structure(traced.out_info), lane)

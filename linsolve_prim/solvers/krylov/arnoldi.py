@@ -31,8 +31,9 @@ class Arnoldi(NamedTuple):
     extra: Any  # whatever `expand` counts
 
 
-#: What a lane of a `vmap` that has ended need not keep: later steps write rows that it does not read.
-LOOSE = ("basis", "directions", "trip")
+#: What a lane of a `vmap` that has ended need not keep: later steps write rows and columns that it does not
+#: read, or that it multiplies by zero, and write nothing there that is no number.
+LOOSE = ("basis", "directions", "shares", "rotations", "triangle", "trip")
 
 #: From the carry to z, Az and the new `extra`. (z is `None` where no directions are kept.)
 Expand: TypeAlias = Callable[[Arnoldi], tuple[PyTree[Array] | None, PyTree[Array], Any]]
@@ -84,10 +85,9 @@ def arnoldi(
         ok = ~(singular | overflow)
         safe = jnp.where(ok, hypot, 1)
         cos, sin = column[j] / safe.astype(dtype), (rest / safe).astype(dtype)
-        q, q_next = c.rotations[j], c.rotations[j + 1]
-        rotations = c.rotations.at[j].set(jnp.conj(cos) * q + sin * q_next)
-        rotations = rotations.at[j + 1].set(cos * q_next - sin * q)
-        rotations = jnp.where(ok, rotations, c.rotations)
+        pair = jax.lax.dynamic_slice_in_dim(c.rotations, j, 2)
+        turned = [jnp.conj(cos) * pair[0] + sin * pair[1], cos * pair[1] - sin * pair[0]]
+        pair = jnp.where(ok, jnp.stack(turned), pair)  # written at once, so that Q is not copied
         rows = index[:length]
         new = jnp.where(rows == j, hypot.astype(dtype), jnp.where(rows < j, column[:length], 0))
         new = jnp.where(ok, new * w_norm.astype(dtype), c.triangle[:, j])
@@ -103,9 +103,9 @@ def arnoldi(
             basis=jax.tree.map(keep_row, c.basis, w),
             directions=kept,
             shares=shares,
-            rotations=rotations,
+            rotations=jax.lax.dynamic_update_slice_in_dim(c.rotations, pair, j, 0),
             triangle=c.triangle.at[:, j].set(new),
-            norm=jnp.where(ok, beta * jnp.abs(rotations[j + 1, 0]), c.norm),
+            norm=jnp.where(ok, beta * jnp.abs(pair[1, 0]), c.norm),
             top=top,
             steps=c.steps + ok.astype(jnp.int32),
             trip=j + 1,
