@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, PyTree
 
-from ..._norms import two_norm
+from ..._norms import max_norm, power_of_two, two_norm
 from ..._tree import tree_axpy, tree_dot, tree_size, tree_sub, tree_where
 from .arnoldi import combined, project
 from .base import AbstractKrylovSolver
@@ -16,13 +16,13 @@ from .cycles import BROKE_DOWN, OVERFLOW, End, Method, Start, outcome_of
 from .fgmres import count_statistics, no_counts, precondition_counted
 from .stopping import NormLike, Steps, check_count
 from .system import System
-from .vectors import normalise, tree_zeros_like
+from .vectors import normalise, tree_divide, tree_zeros_like
 
 
 class _Memory(NamedTuple):
     """The last directions, also across a recomputation of the residual."""
 
-    p: PyTree[Array]  # of Euclidean norm 1, stacked along the first axis of each leaf
+    p: PyTree[Array]  # with entries up to 2, stacked along the first axis of each leaf
     q: PyTree[Array]  # Ap
     curvature: Array  # ⟨q, p⟩; zero where no direction is kept
     top: Array  # the largest ‖q‖ so far
@@ -126,23 +126,28 @@ def _method(system: System, length: int, stabilise_every: int | None) -> Method:
         z, counts = precondition_counted(system, c.r)
         kept = m.curvature != 0
         shares = jnp.where(kept, project(m.q, z) / jnp.where(kept, m.curvature, 1), 0)
-        p = normalise(tree_sub(z, combined(m.p, shares)))[0]
+        p = tree_sub(z, combined(m.p, shares))
+        p = tree_divide(p, power_of_two(max_norm(p)))
+        p_norm = two_norm(p)
         q = system.apply(p)
         q_unit, q_norm = normalise(q)
-        top = jnp.maximum(m.top, q_norm)
-        cosine = tree_dot(q_unit, p)
+        size = q_norm / jnp.where(p_norm > 0, p_norm, 1)
+        top = jnp.maximum(m.top, size)
+        along = tree_dot(q_unit, p)
         # Along p the operator is zero to working precision, or turns p into what is orthogonal.
-        ok = (jnp.abs(cosine) > limit) & (q_norm > system.eps * top)
-        overflow = ~jnp.isfinite(q_norm + jnp.abs(cosine))
+        ok = (jnp.abs(along) > limit * p_norm) & (size > system.eps * top)
+        overflow = ~jnp.isfinite(q_norm + jnp.abs(along))
         ok &= ~overflow
-        curvature = cosine * q_norm.astype(cosine.dtype)
+        curvature = along * q_norm.astype(along.dtype)
         safe = jnp.where(ok, curvature, 1)
         alpha = jnp.where(ok, tree_dot(p, c.r) / jnp.conj(safe), 0)
-        r = tree_axpy(-alpha, q, c.r)
+        r = tree_where(ok, tree_axpy(-alpha, q, c.r), c.r)
         r_norm = jnp.asarray(system.norm(r), c.norm.dtype)
-        index = m.count % length
+        # A step that failed is the last one of its cycle, which forgets its directions.
         put = lambda rows, row: jax.tree.map(
-            lambda old, new: old.at[index].set(jnp.where(ok, new, 0)), rows, row
+            lambda old, new: jax.lax.dynamic_update_index_in_dim(old, new, m.count % length, 0),
+            rows,
+            row,
         )
         memory = _Memory(
             p=put(m.p, p),
@@ -154,12 +159,10 @@ def _method(system: System, length: int, stabilise_every: int | None) -> Method:
         )
         return _Step(
             d=tree_axpy(alpha, p, c.d),
-            r=tree_where(ok, r, c.r),
-            norm=jnp.where(ok, r_norm, c.norm),
+            r=r,
+            norm=r_norm,
             steps=c.steps + ok.astype(jnp.int32),
-            outcome=outcome_of(
-                (BROKE_DOWN, ~ok), (OVERFLOW, overflow | (ok & ~jnp.isfinite(r_norm)))
-            ),
+            outcome=outcome_of((BROKE_DOWN, ~ok), (OVERFLOW, overflow | ~jnp.isfinite(r_norm))),
             memory=memory,
         )
 
