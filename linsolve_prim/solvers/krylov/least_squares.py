@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Array, PyTree
 
 from ..._norms import two_norm
-from ..._tree import tree_add, tree_axpy, tree_zeros
+from ..._tree import tree_add, tree_axpy, tree_sub, tree_zeros
 from ..._types import Options
 from ...operators import AbstractLinearOperator, FunctionLinearOperator
 from ...operators.damped import DampedLinearOperator, TransposedDampedOperator
@@ -41,7 +41,7 @@ class AbstractLeastSquaresSolver(AbstractKrylovSolver):
     - `preconditioner`: an operator M that approximates A†. It stands on the right of A, where A is
       tall or square, and on the left where it is wide, so that it changes neither the residual that
       is minimised nor the norm of x (hence the `side` cannot be chosen). A is then taken to be of
-      full rank, and AM stands for A in the second test.
+      full rank, and AM stands for A in the second test; A itself passes it too, with √rtol.
     - `damp`: minimise ‖b − Ax‖² + damp²‖x‖² instead, by solving [A; damp·I]x = (b, 0) in the sense
       of least squares: all that is said of A, b and r here holds for that system, in particular
       `stats["residual_norm"]` is the root of what is minimised. It may be an array, and be
@@ -231,13 +231,27 @@ def least_squares_method(
         return ran.end(d, memory=memory, outcome=outcome.astype(jnp.int32))
 
     def least_squares(residual: PyTree[Array], memory: Memory) -> Array:
-        normal = safe_norm(system.adjoint_product(residual)).astype(dtype)
+        gradient = system.apply_adjoint(residual)
+        small = jnp.array(True)
+        if system.on_right:
+            small = is_small(gradient, residual, memory)
+            gradient = system.precondition_adjoint(gradient)
+        normal = safe_norm(gradient).astype(dtype)
         size = problem.vector_norm.astype(dtype)
         if system.preconditioner is None:
             size = size + memory.a_norm * memory.x_norm
         noise = jnp.where(memory.cycles > 1, 8 * eps * size, 0)
         bound = memory.a_norm * jnp.maximum(ls_rtol * two_norm(residual).astype(dtype), noise)
-        return (normal <= bound) & jnp.isfinite(normal)
+        return (normal <= bound) & jnp.isfinite(normal) & small
+
+    def is_small(gradient: PyTree[Array], residual: PyTree[Array], memory: Memory) -> Array:
+        """Whether Aᴴr is small without M as well: one of the wrong size makes any MᴴAᴴr small.
+
+        To half of the digits only, as M may be badly conditioned because A is; ‖Ax‖/‖x‖ ≤ ‖A‖.
+        """
+        image = two_norm(tree_sub(problem.vector, residual)).astype(dtype)
+        bound = jnp.sqrt(ls_rtol) * ratio(image, memory.x_norm) * two_norm(residual).astype(dtype)
+        return (safe_norm(gradient).astype(dtype) <= bound) | (memory.x_norm == 0)
 
     def statistics(memory: Memory, x: PyTree[Array]) -> dict[str, Any]:
         # (of what the method iterates on: with the preconditioner)
