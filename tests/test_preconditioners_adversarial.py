@@ -133,6 +133,7 @@ QUICK = (
     ("BiCGStab", "ILU(host)", "right", COMPLEX),
     ("MINRES", "SSOR", "right", np.float32),
     ("CGLS", "Compose", "right", REAL),
+    ("LSMR", "SPAI", "right", np.float32),
     ("LSQR", "Compose(additive)", "right", REAL),
 )
 

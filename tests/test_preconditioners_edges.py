@@ -120,3 +120,14 @@ def test_settings_that_the_library_refuses_are_refused():
     a = operator(poisson(6), "definite")
     with pytest.raises(ValueError, match="bogus"):
         pc.AMG(max_coarse=2, settings={"strength": "bogus"}).init(a)
+
+
+def test_squares_of_entries_may_overflow_S0_30():
+    """SPAI of a general matrix, whose normal equations hold squares: M in other units, not zero."""
+    size = 2.0**80 if REAL == np.float32 else 2.0**600
+    made = quick_jit(lambda a: pc.SPAI().init(a).as_matrix())
+    plain = made(operator(chain(9, above=-0.7)))
+    for unit in (size, 1 / size):
+        np.testing.assert_allclose(
+            made(operator(chain(9, above=-0.7) * unit)) * unit, plain, rtol=1e-4
+        )

@@ -94,6 +94,9 @@ def _place(pattern: SparsityPattern) -> tuple[np.ndarray, np.ndarray]:
 
 def _least_squares(a: SparseLinearOperator, pattern: SparsityPattern) -> SparseLinearOperator:
     """Column j of M has the pattern's column j: rows J. (AᴴA)(J, J) m = conj(A(j, J))."""
+    size = jnp.max(jnp.abs(a.values), initial=0)  # squares of entries in other units are no numbers
+    unit = jnp.where((size > 0) & jnp.isfinite(size), size, 1).astype(a.values.dtype)
+    a = SparseLinearOperator(a.values / unit, a.pattern)
     of = pattern.T  # its rows are the columns of M
     table = of.cached("rows as a table", lambda: _rows(of))
     gram = conj(a).transpose() @ a
@@ -101,7 +104,7 @@ def _least_squares(a: SparseLinearOperator, pattern: SparsityPattern) -> SparseL
     blocks = with_ones(pick(gram.values, local_slots(gram.pattern, table)), table, of.shape[1])
     row = of.cached(("entries of", a.pattern), lambda: _slots_of_rows(a.pattern, table))
     m = _solved(blocks, pick(a.values, row).conj())
-    return SparseLinearOperator(m[_place(of)], of).transpose()
+    return SparseLinearOperator(m[_place(of)] / unit, of).transpose()
 
 
 def _slots_of_rows(pattern: SparsityPattern, table: np.ndarray) -> np.ndarray:

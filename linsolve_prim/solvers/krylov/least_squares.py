@@ -247,11 +247,12 @@ def least_squares_method(
     def is_small(gradient: PyTree[Array], residual: PyTree[Array], memory: Memory) -> Array:
         """Whether Aᴴr is small without M as well: one of the wrong size makes any MᴴAᴴr small.
 
-        To half of the digits only, as M may be badly conditioned because A is; ‖Ax‖/‖x‖ ≤ ‖A‖.
+        To half of the digits only, as M may be badly conditioned because A is; ‖Ax‖/‖x‖ ≤ ‖A‖. (Where
+        x is zero, because M is, nothing but Aᴴr = 0 will do.)
         """
         image = two_norm(tree_sub(problem.vector, residual)).astype(dtype)
         bound = jnp.sqrt(ls_rtol) * ratio(image, memory.x_norm) * two_norm(residual).astype(dtype)
-        return (safe_norm(gradient).astype(dtype) <= bound) | (memory.x_norm == 0)
+        return safe_norm(gradient).astype(dtype) <= bound
 
     def statistics(memory: Memory, x: PyTree[Array]) -> dict[str, Any]:
         # (of what the method iterates on: with the preconditioner)
