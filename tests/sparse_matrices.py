@@ -35,10 +35,17 @@ def banded(m, n, offsets, dtype=REAL):
     return sp.csr_array(np.where(mask, np.asarray(vector(m, n, dtype=dtype)), 0))
 
 
-def uneven(n, dtype=REAL):
-    """Rows with 0 to 20 entries; the longest are cut into chunks."""
-    lengths = np.resize([0, 1, 2, 2, 20], n)
+def uneven(n, dtype=REAL, lengths=(0, 1, 2, 2, 34)):
+    """Rows with so many entries; the longest are cut into chunks."""
+    lengths = np.resize(lengths, n)
     mask = np.arange(n) < RNG.permutation(lengths)[:, None]
+    return sp.csr_array(np.where(mask, np.asarray(vector(n, n, dtype=dtype)), 0))
+
+
+def nearly_even(n, dtype=REAL):
+    """Rows with 3 or 4 entries, and few with 7."""
+    lengths = np.where(np.arange(n) % 13 == 5, 7, 3 + np.arange(n) % 2)
+    mask = np.stack([RNG.permutation(np.arange(n)) < length for length in lengths])
     return sp.csr_array(np.where(mask, np.asarray(vector(n, n, dtype=dtype)), 0))
 
 
@@ -46,8 +53,10 @@ MATRICES = {
     "square": matrix(6, 6),
     "wide": matrix(4, 9),
     "tall": matrix(9, 4),
-    "uneven": uneven(30),
-    "uneven complex": uneven(30, COMPLEX),
+    "uneven": uneven(36),
+    "powers of two": uneven(20, lengths=(1, 2, 4, 8, 16)),
+    "nearly even": nearly_even(30),
+    "uneven complex": uneven(36, COMPLEX),
     "diagonal": banded(5, 5, [0]),
     "tridiagonal": banded(8, 8, [-1, 0, 1]),
     "one sided": banded(7, 7, [0, 3]),

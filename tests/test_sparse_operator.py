@@ -47,16 +47,17 @@ def test_products(scipy_matrix):
 
 
 def test_the_layouts_are_both_met():
-    """S3-17: the matrices above have diagonals, single groups of rows, several, and long rows."""
+    """S3-17: the matrices above have diagonals, one group of rows, two, several, and long rows."""
     kinds = {}
     for name, scipy_matrix in MATRICES.items():
         pattern = SparsityPattern.from_scipy(scipy_matrix)
         if not layouts.is_dia(pattern):
             ell = layouts.layout_ell.make(pattern, False)
             kinds[name] = "one" if ell.rows is None else "many" if ell.long is None else "long"
+            kinds[name] = kinds[name] if ell.longer is None else "two"
         else:
             kinds[name] = "dia"
-    assert {"dia", "one", "many", "long"} <= set(kinds.values()), kinds
+    assert {"dia", "one", "two", "many", "long"} <= set(kinds.values()), kinds
 
 
 @pytest.mark.parametrize("name", ["square", "band, wide"])

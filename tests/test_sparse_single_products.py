@@ -50,7 +50,7 @@ def test_batches_of_matrices_and_of_vectors(name, monkeypatch):
             close(y, scale * np.einsum("ij,bkj->bki", a, x), tol)
 
 
-@pytest.mark.parametrize("name", ["uneven", "band, tall", "many holes"])
+@pytest.mark.parametrize("name", ["uneven", "nearly even", "band, tall", "many holes"])
 def test_what_is_not_there_is_not_read(name, limit):
     """An infinite entry of x reaches the rows that have it, and no others; so do entries of A."""
     matrix = CASES[name]
@@ -107,3 +107,16 @@ def test_several_vectors_are_gathered_as_rows():
     text = jax.jit(product).lower(op.values[None], x).compile().as_text()
     assert "slice_sizes={1,1,4}" in text
     close(product(op.values[None], x)[0], np.asarray(x[0]) @ matrix.toarray().T)
+
+
+@ONLY_CPU
+def test_rows_that_are_longer_by_little_leave_the_others_in_order():
+    """All rows have one width, and the rest of a few is added: sums are not gathered, nor joined."""
+    op = lp.SparseLinearOperator.from_scipy(sparse_matrices.nearly_even(260))
+    layout = layouts.layout_ell.make(op.pattern, False)
+    assert [group.columns.shape for group in layout.groups] == [(4, 260), (3, 20)]
+    product = lambda values, x: layouts.product(op.pattern, False, values[None], x[None, None])
+    x = jnp.ones(260, REAL)
+    text = jax.jit(product).lower(op.values, x).compile().as_text()
+    assert not re.search(r"\bf\d+\S* concatenate\(", text)
+    close(product(op.values, x)[0, 0], op.as_matrix().sum(1))

@@ -11,6 +11,10 @@ comes from another line of the cache, and indices are read for each.
 After Monakov, Lokhmotov, Avetisyan, "Automatically tuning sparse matrix–vector multiplication for
 GPU architectures" (HiPEAC 2010), doi:10.1007/978-3-642-11515-8_10; padding is bounded by grouping
 rows, wherever they are, and not by slices of neighbours.
+
+Where few rows are longer than the others by little, all rows have one width, in order, and what is left
+of the longer ones is added to them: after Bell & Garland, "Implementing sparse matrix-vector
+multiplication on throughput-oriented processors" (SC 2009), doi:10.1145/1654059.1654078.
 """
 
 from __future__ import annotations
@@ -30,6 +34,9 @@ CHUNK = 16
 #: A single group needs no reordering of rows: worth this much padding. [measured: gathers that are
 #: masked cost as much as others; reordering costs about two per row]
 _PADDING = 1.5
+_REORDERING = 2
+#: To add what is left of a row, in entries. [measured: triangles of benchmarks/sparse_products.py]
+_ADDING = 3
 
 
 class Group(NamedTuple):
@@ -50,6 +57,7 @@ class Ell(NamedTuple):
     - `rows`: `(m,)`, where in the concatenated sums of groups (short rows first, then long ones)
       each row is; None if there is one group with all rows in order.
     - `long`: the last group's pieces belong to these of the `num_long` long rows, sorted; or None.
+    - `longer`: the rows that the second of two groups goes on with, sorted; or None.
     """
 
     size: int
@@ -57,6 +65,7 @@ class Ell(NamedTuple):
     rows: np.ndarray | None
     long: np.ndarray | None
     num_long: int
+    longer: np.ndarray | None = None
 
 
 def make(pattern: SparsityPattern, transpose: bool) -> Ell:
@@ -78,6 +87,13 @@ def make(pattern: SparsityPattern, transpose: bool) -> Ell:
         return Ell(m, (group(starts, lengths, widest),), None, None, 0)
 
     classes = np.searchsorted(_WIDTHS, lengths)
+    base = _common_width(lengths, classes)
+    if base is not None:
+        longer = np.flatnonzero(lengths > base).astype(of.indices.dtype)
+        left = lengths[longer] - base
+        rest = group(starts[longer] + base, left, int(left.max(initial=0)))
+        return Ell(m, (group(starts, np.minimum(lengths, base), base), rest), None, None, 0, longer)
+
     order, groups = [], []
     for which, width in enumerate(_WIDTHS):
         members = np.flatnonzero(classes == which)
@@ -98,6 +114,22 @@ def make(pattern: SparsityPattern, transpose: bool) -> Ell:
     rows = np.empty(m, of.indices.dtype)
     rows[np.concatenate(order) if order else np.zeros(0, int)] = np.arange(m)
     return Ell(m, tuple(groups), rows, long, len(members))
+
+
+def _common_width(lengths: np.ndarray, classes: np.ndarray) -> int | None:
+    """The width for all rows with which less is gathered than by groups of rows and their reordering."""
+    if lengths.max(initial=0) > 2 * CHUNK:
+        return None
+    widths = np.append(_WIDTHS, 2 * CHUNK)
+    costs: dict[int | None, float] = {
+        None: float(widths[classes].sum() + _REORDERING * len(lengths))
+    }
+    for width in _WIDTHS[1:]:
+        left = lengths[lengths > width] - width
+        if left.max(initial=0) <= CHUNK:
+            rest = len(left) * (left.max(initial=0) + _ADDING)
+            costs[int(width)] = float(len(lengths) * width + rest)
+    return min(costs, key=lambda width: costs[width])
 
 
 #: For each column of each group its entries, which are there, and their columns in A.
@@ -147,6 +179,13 @@ def apply(layout: Ell, packed: Packed, x: Array) -> Array:
     """From what `pack` returned and x, both as `turned` makes them, to Ax likewise."""
     pairs = zip(layout.groups, packed)
     parts = [_sums(columns, group.columns.shape[1], x) for group, columns in pairs]
+    if layout.longer is not None:
+        # (a scatter takes sums as they are: to gather them takes a kernel more, and a copy)
+        return (
+            parts[0]
+            .at[:, layout.longer]
+            .add(parts[1], indices_are_sorted=True, unique_indices=True, mode="promise_in_bounds")
+        )
     if layout.long is not None:
         sums = jnp.zeros((x.shape[0], layout.num_long, *x.shape[2:]), x.dtype)
         parts[-1] = sums.at[:, layout.long].add(
