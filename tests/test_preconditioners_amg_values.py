@@ -19,9 +19,12 @@ from amg_problems import (
     rhs,
     slow,
 )
+from conftest import X64
 
 import linsolve_prim as lp
 from linsolve_prim.preconditioners import AMG, amg_setup
+
+pytestmark = pytest.mark.skipif(not X64, reason="asks for residuals and agreement of 1e-8 and less")
 
 
 def loss_of(preconditioner, size=12):

@@ -1,5 +1,6 @@
 """Preconditioners of tiny, singular, badly scaled and wrong matrices."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -131,3 +132,21 @@ def test_squares_of_entries_may_overflow_S0_30():
         np.testing.assert_allclose(
             made(operator(chain(9, above=-0.7) * unit)) * unit, plain, rtol=1e-4
         )
+
+
+@pytest.mark.parametrize("dtype", [float, jnp.float32])
+def test_grids_whose_structure_is_given_by_a_type(dtype):
+    """S2-26: `float` is float32 where x64 is off, and multigrid on grids takes it."""
+
+    def laplacian(u):
+        u = jnp.pad(u, 1)
+        inner, ends = u[1:-1, 1:-1], u[2:, 1:-1] + u[:-2, 1:-1] + u[1:-1, 2:] + u[1:-1, :-2]
+        return 4 * inner - ends
+
+    structure = jax.ShapeDtypeStruct((40, 24), dtype)
+    a = lp.FunctionLinearOperator(laplacian, structure, lp.positive_semidefinite_tag)
+    b = jnp.asarray(np.random.default_rng(0).standard_normal((40, 24)), dtype)
+    found = lp.linear_solve(a, b, lp.CG(1e-4, preconditioner=pc.GeometricMultigrid()))
+    assert found.value.dtype == b.dtype
+    assert int(found.stats["num_steps"]) <= 8
+    assert np.linalg.norm(laplacian(found.value) - b) <= 1.01e-4 * np.linalg.norm(b)

@@ -27,13 +27,14 @@ def unpack(packed: PackedStructure) -> Structure:
 
 
 def inexact_structure(structure: PyTree) -> Structure:
-    """Shapes and dtypes of a structure or of arrays; integers become the default float dtype."""
+    """Shapes and dtypes of a structure or of arrays; integers become the default float dtype, and double
+    precision becomes single where x64 is off, as in arrays."""
 
     def leaf(a: Any) -> jax.ShapeDtypeStruct:
         if not hasattr(a, "dtype"):
             a = jnp.asarray(a)
         dtype = a.dtype if is_inexact(a) else default_floating_dtype()
-        return jax.ShapeDtypeStruct(a.shape, dtype)
+        return jax.ShapeDtypeStruct(a.shape, jax.dtypes.canonicalize_dtype(dtype))
 
     return jax.tree.map(leaf, structure)
 

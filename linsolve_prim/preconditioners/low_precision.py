@@ -48,10 +48,10 @@ class LowPrecision(AbstractPreconditioner):
     what the other one raises.
 
         >>> import jax.numpy as jnp, linsolve_prim as lp
-        >>> A = lp.MatrixLinearOperator(jnp.diag(jnp.array([1e3, 1.0, 10.0])), lp.positive_semidefinite_tag)
+        >>> A = lp.MatrixLinearOperator(jnp.diag(jnp.array([8.0, 1.0, 2.0])), lp.positive_semidefinite_tag)
         >>> single = lp.preconditioners.LowPrecision(lp.preconditioners.Jacobi())
         >>> print(single.init(A).mv(jnp.ones(3)).round(4))
-        [0.001 1.    0.1  ]
+        [0.125 1.    0.5  ]
     """
 
     preconditioner: AbstractPreconditioner
