@@ -1,6 +1,5 @@
 """What a call of a host library through JAX costs beside the library's work: systems of ten unknowns."""
 
-import itertools
 import time
 from collections.abc import Callable
 from typing import Any
@@ -13,6 +12,7 @@ import linsolve_prim as lp
 
 from .report import Table
 from .sparse import (
+    _FRESH,
     _compiled,
     _ours,
     _raw_band,
@@ -24,8 +24,6 @@ from .sparse import (
 from .timing import agree, markdown
 
 _SIZE = 10
-#: Values differ by so many millionths from call to call: no factor is there already.
-_FRESH = itertools.count(1)
 
 
 def _contestants(matrix: Any, b: np.ndarray) -> dict[str, tuple[Callable[..., Any], str]]:

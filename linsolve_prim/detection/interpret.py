@@ -24,7 +24,7 @@ from ..operators.program import evaluate
 from . import sums
 from .constants import UNKNOWN, Constant, ahead, known, outputs_of
 from .moves import MOVES, dynamic_slice, dynamic_update_slice
-from .rows import GaveUp, Meter, Rows, pairs, stack
+from .rows import GaveUp, Meter, Rows, numbers_of, pairs, stack
 
 Value = Rows | Constant
 Values = list[Any]  # of Rows or Constant
@@ -93,10 +93,6 @@ def _varying(values: Values) -> list[int]:
     return [i for i, value in enumerate(values) if isinstance(value, Rows)]
 
 
-def _numbers(shape: Any, first: int = 0) -> np.ndarray:
-    return np.arange(first, first + math.prod(shape), dtype=np.int32).reshape(shape)
-
-
 # ---- Rules ---------------------------------------------------------------------------------------
 
 
@@ -137,7 +133,7 @@ def _broadcast(eqn: Any, values: Values, i: int) -> Rows:
     shape, out = eqn.invars[i].aval.shape, eqn.outvars[0].aval.shape
     if shape == out:
         return values[i]
-    return values[i].take(np.broadcast_to(_numbers(shape), out))
+    return values[i].take(np.broadcast_to(numbers_of(shape), out))
 
 
 def _sum(eqn: Any, values: Values, context: Context) -> Values:
@@ -178,7 +174,7 @@ def _moved(
         shape = eqn.invars[i].aval.shape
         if isinstance(values[i], Rows):
             parts.append(values[i])
-            indices.append(_numbers(shape, first))
+            indices.append(numbers_of(shape, first))
             first += values[i].size
         else:
             indices.append(np.broadcast_to(np.int32(-1), shape))
@@ -296,7 +292,7 @@ def _places(eqn: Any, index: np.ndarray) -> np.ndarray:
     )
     with ahead():
         places = jax.lax.gather(
-            jnp.asarray(_numbers(shape)),
+            jnp.asarray(numbers_of(shape)),
             jnp.asarray(index),
             dimension_numbers,
             sizes,
@@ -354,7 +350,7 @@ def _lines(axes_of: Callable[[Any], Sequence[int]]) -> Rule:
         rows, shape = values[-1], eqn.invars[-1].aval.shape
         axes = [axis % len(shape) for axis in axes_of(eqn)]
         line = lambda shape: [1 if axis in axes else n for axis, n in enumerate(shape)]
-        number = lambda shape: np.broadcast_to(_numbers(line(shape)), shape)
+        number = lambda shape: np.broadcast_to(numbers_of(line(shape)), shape)
         return [rows.blocks(number(shape), number(eqn.outvars[0].aval.shape))]
 
     return rule

@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
+import math
+from typing import Any
 
 import numpy as np
 import scipy.sparse as sp
 
 #: A product of patterns may form this many times the entries that its result may have.
 _WORK = 32
+
+
+def numbers_of(shape: Any, first: int = 0) -> np.ndarray:
+    """The elements of an array of this shape, counted by rows from `first`."""
+    return np.arange(first, first + math.prod(shape), dtype=np.int32).reshape(shape)
 
 
 class GaveUp(Exception):

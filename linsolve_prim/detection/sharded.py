@@ -19,7 +19,7 @@ from ..operators.dependence import called
 from .constants import UNKNOWN, Constant, known, part
 from .control import CALLS
 from .interpret import RULES, Context, Value, Values, apply, everything
-from .rows import Rows, stack
+from .rows import Rows, numbers_of, stack
 
 Lanes = list[Values]  # for each device, the values of some variables
 Arrays = list[np.ndarray]
@@ -72,10 +72,6 @@ def _names(entry: Any) -> list[str]:
     return [entry] if isinstance(entry, str) else [*entry]
 
 
-def _numbers(shape: Any) -> np.ndarray:
-    return np.arange(math.prod(shape), dtype=np.int32).reshape(shape)
-
-
 def _shard_map(eqn: Any, values: Values, context: Context) -> Values:
     mesh, body = Mesh.of(eqn.params), eqn.params["jaxpr"]
 
@@ -84,7 +80,7 @@ def _shard_map(eqn: Any, values: Values, context: Context) -> Values:
         block = mesh.block(shape, spec, device)
         if isinstance(value, Constant):
             return part(value, block)
-        return value.take(_numbers(shape)[block])
+        return value.take(numbers_of(shape)[block])
 
     arguments = list(zip(values, eqn.invars, eqn.params["in_specs"]))
     lanes = [[local(*argument, d) for argument in arguments] for d in range(len(mesh.places))]
@@ -108,7 +104,7 @@ def _whole(parts: Values, shape: tuple[int, ...], spec: Any, mesh: Mesh) -> Valu
             if not isinstance(value, Rows):
                 continue
             block = index[mesh.block(shape, spec, device)]
-            block[...] = count + _numbers(block.shape)
+            block[...] = count + numbers_of(block.shape)
             count += value.size
             rows.append(value)
         if rows:
@@ -211,7 +207,7 @@ def _exchanged(params: Any, moved: Any, members: Values, shape: tuple[int, ...])
     numbers, count = [], 1
     for value in members:
         varies = isinstance(value, Rows)
-        numbers.append(count + _numbers(shape) if varies else np.zeros(shape, np.int32))
+        numbers.append(count + numbers_of(shape) if varies else np.zeros(shape, np.int32))
         count += math.prod(shape) if varies else 0
     stacked = stack(rows)
     return [stacked.take(index - 1) for index in moved(params, numbers)]
@@ -248,7 +244,7 @@ def _reduce_scatter(eqn: Any, lanes: Lanes, mesh: Mesh, context: Context) -> Lan
     for group in mesh.groups(_names(params["axis_name"])):
         total = _added([lanes[device][0] for device in group])
         if isinstance(total, Rows):
-            pieces = [total.take(index) for index in deal(params, [_numbers(shape)])]
+            pieces = [total.take(index) for index in deal(params, [numbers_of(shape)])]
         else:
             together = Constant(lambda x: deal(params, [np.asarray(x)]), [total])
             pieces = [part(together, k) for k in range(len(group))]

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import scipy.sparse as sp
 
-from .rows import Meter, pairs
+from .rows import Meter, numbers_of, pairs
 
 Shape = tuple[int, ...]
 
@@ -22,15 +22,11 @@ Shape = tuple[int, ...]
 _TERMS = 4
 
 
-def _numbers(shape: Shape) -> np.ndarray:
-    return np.arange(math.prod(shape), dtype=np.int32).reshape(shape)
-
-
 def reduce_sum(shape: Shape, axes: Shape) -> sp.csr_array:
     """Sums over some axes."""
     kept = [axis for axis in range(len(shape)) if axis not in axes]
     count = math.prod(shape[axis] for axis in kept)
-    indices = _numbers(shape).transpose(*kept, *axes).reshape(count, -1)
+    indices = numbers_of(shape).transpose(*kept, *axes).reshape(count, -1)
     indptr = np.arange(count + 1) * indices.shape[1]
     entries = (np.ones(indices.size, bool), indices.ravel(), indptr)
     return sp.csr_array(entries, shape=(count, math.prod(shape)))
@@ -43,13 +39,13 @@ def cumulative(shape: Shape, axis: int, reverse: bool, meter: Meter) -> sp.csr_a
     later, earlier = np.tril_indices(length)
     if reverse:
         later, earlier = earlier, later
-    lines = np.moveaxis(_numbers(shape), axis, -1).reshape(-1, length)
+    lines = np.moveaxis(numbers_of(shape), axis, -1).reshape(-1, length)
     return pairs(lines[:, later], lines[:, earlier], (size, size))
 
 
 def window_sum(params: dict[str, Any], shape: Shape, out_shape: Shape) -> sp.csr_array:
     """`reduce_window_sum`."""
-    numbers, out, size = _numbers(shape), _numbers(out_shape), math.prod(shape)
+    numbers, out, size = numbers_of(shape), numbers_of(out_shape), math.prod(shape)
     none = (1,) * len(shape)
     geometry = zip(
         shape,
@@ -77,13 +73,13 @@ def dot_general(
     """A product in which operand number `varying` varies; `mask` is where the other is not zero."""
     contracted, batch = params["dimension_numbers"]
     constant = 1 - varying
-    numbers = _arranged(_numbers(shapes[varying]), batch[varying], contracted[varying])
+    numbers = _arranged(numbers_of(shapes[varying]), batch[varying], contracted[varying])
     if mask is None:
         mask = np.broadcast_to(np.ones((), bool), shapes[constant])
     coefficients = _arranged(mask, batch[constant], contracted[constant])
     batches, free, _ = numbers.shape
     meter.check(np.count_nonzero(coefficients) * free // _TERMS)
-    out = _numbers(out_shape)
+    out = numbers_of(out_shape)
     if varying == 0:  # (batch, free of the constant, free of what varies)
         out = out.reshape(batches, free, coefficients.shape[1]).swapaxes(1, 2)
     else:
@@ -147,9 +143,9 @@ def _channels(
     (N, group, out feature, …). Groups of features and of batches are one thing then.
     """
     image_axes, kernel_axes, out_axes = params["dimension_numbers"]
-    image = _numbers(shapes[0]).transpose(image_axes)
-    kernel = _numbers(shapes[1]).transpose(kernel_axes)
-    out = _numbers(out_shape).transpose(out_axes)
+    image = numbers_of(shapes[0]).transpose(image_axes)
+    kernel = numbers_of(shapes[1]).transpose(kernel_axes)
+    out = numbers_of(out_shape).transpose(out_axes)
     features, batches = params["feature_group_count"], params["batch_group_count"]
     groups = max(features, batches)
     if batches > 1:

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .available import has_module, require
+from .matrices import address_of
 from .registry import registry
 
 _ANALYZE, _FACTORIZE, _BOTH, _SOLVE, _RELEASE_ONE, _RELEASE = 11, 22, 12, 33, 0, -1
@@ -140,16 +141,16 @@ class _Handle:
         self._phase, self._place, self._columns = c_int64(), c_int64(1), c_int64(1)
         self._error, self._b, self._x = c_int64(), c_void_p(), c_void_p()
         self._arguments = (
-            c_void_p(_address(self._internal)),
+            c_void_p(address_of(self._internal)),
             byref(c_int64(places)),
             byref(self._place),
             byref(c_int64(mtype)),
             byref(self._phase),
             byref(c_int64(n)),
-            *(c_void_p(_address(x)) for x in (self._values, entries.indptr, entries.indices)),
-            c_void_p(_address(self._order)),
+            *(c_void_p(address_of(x)) for x in (self._values, entries.indptr, entries.indices)),
+            c_void_p(address_of(self._order)),
             byref(self._columns),
-            c_void_p(_address(iparm)),
+            c_void_p(address_of(iparm)),
             byref(c_int64(0)),  # no messages
             self._b,
             self._x,
@@ -239,7 +240,7 @@ class _Handle:
 
     def solve(self, place: int, b: np.ndarray, x: np.ndarray, transpose: bool) -> None:
         with self._lock:
-            self._b.value, self._x.value = _address(b), _address(x)
+            self._b.value, self._x.value = address_of(b), address_of(x)
             self._iparm[_WHICH] = _TRANSPOSED if transpose else 0
             self._call(_SOLVE, place, len(b))
 
@@ -375,10 +376,6 @@ class Numeric:
 
     def __del__(self) -> None:
         self._handle.end(self._place)
-
-
-def _address(x: np.ndarray) -> int:
-    return int(x.__array_interface__["data"][0])
 
 
 def _error(status: int, phase: int) -> Exception:
