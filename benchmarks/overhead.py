@@ -1,7 +1,7 @@
 """What a call of a host library through JAX costs beside the library's work: systems of ten unknowns."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 import jax
@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import linsolve_prim as lp
+from linsolve_prim.host.bridge import TRANSPORTS, has_buffer_callback
 
 from .report import Table
 from .sparse import (
@@ -47,47 +48,60 @@ def _contestants(matrix: Any, b: np.ndarray) -> dict[str, tuple[Callable[..., An
 
 def overhead(seconds: float) -> Table:
     """Medians in µs. Beside each solve the same library from plain Python where it has a row, and a
-    jitted program with the same arguments that solves nothing; what is left is the overhead."""
+    jitted program with the same arguments that solves nothing; what is left is the overhead, for each
+    of the two ways to call the host."""
     matrix, b = poisson(_SIZE, 1), np.ones(_SIZE)
-    ours = _contestants(matrix, b)
     raw = {"scipy splu": _raw_superlu(matrix, b), "lapack band": _raw_band(matrix, b, True)}
-    if "RSLab" in ours:
+    if "RSLab" in (ours := _contestants(matrix, b)):
         raw["rslab"] = _raw_rslab(matrix, b, True)
     if "CHOLMOD" in ours:
         raw["cvxopt cholmod"] = _raw_cholmod(matrix, b)
-    empty = _compiled(lambda values, rhs: rhs + values[0], lambda v, b: b, b, "forward")
-    runs = {name: run for name, (run, _) in ours.items()} | raw
-    values = matrix.data
-    agree({name: lambda run=run: jnp.ravel(jnp.asarray(run(values))) for name, run in runs.items()})
-    runs["nothing"] = empty
-    times = _time(runs, values, seconds)
+    found: dict[str, dict[str, float]] = {}
+    for transport in TRANSPORTS:
+        if transport == "callback" or has_buffer_callback():
+            with lp.host.transport(transport):
+                found[transport] = _times(matrix, b, raw, seconds)
     rows = []
     for name, (_, other) in ours.items():
-        own = 0.0 if other == "nothing" else times[other]
-        beyond = times[name] - own - times["nothing"]
-        shown = "–" if other == "nothing" else f"{own:.0f} ({other})"
-        rows.append([name, f"{times[name]:.0f}", shown, f"{times['nothing']:.0f}", f"{beyond:.0f}"])
-    header = [
-        "ten unknowns",
-        "through JAX, µs",
-        "library alone, µs",
-        "a jitted call, µs",
-        "overhead, µs",
-    ]
-    return markdown("Host libraries, overhead of a call", header, rows)
+        cells = ["–" if other == "nothing" else f"{found['callback'][other]:.0f} ({other})"]
+        for times in found.values():
+            own = 0.0 if other == "nothing" else times[other]
+            beyond = times[name] - own - times["nothing"]
+            cells += [f"{times[name]:.0f}", f"{beyond:.0f}"]
+        rows.append([name, *cells])
+    empty = ", ".join(f"{times['nothing']:.0f}" for times in found.values())
+    header = ["ten unknowns", "library alone, µs"]
+    for transport in found:
+        header += [f"{transport}, µs", "overhead, µs"]
+    title = f"Host libraries, overhead of a call (an empty jitted call: {empty} µs)"
+    return markdown(title, header, rows)
 
 
-def _time(runs: dict[str, Any], values: np.ndarray, seconds: float) -> dict[str, float]:
-    """Medians in µs. Each contestant has a turn of many calls, so that its code is in the caches; each
-    call has values of its own."""
+def _times(matrix: Any, b: np.ndarray, raw: dict[str, Any], seconds: float) -> dict[str, float]:
+    """Medians in µs by name, of the programs that are traced now."""
+    runs = {name: run for name, (run, _) in _contestants(matrix, b).items()} | raw
+    values = matrix.data
+    agree({name: lambda run=run: jnp.ravel(jnp.asarray(run(values))) for name, run in runs.items()})
+    runs["nothing"] = _compiled(lambda values, rhs: rhs + values[0], lambda v, b: b, b, "forward")
+    return _medians(runs, raw, values, seconds)
+
+
+def _medians(
+    runs: dict[str, Any], raw: Collection[str], values: np.ndarray, seconds: float
+) -> dict[str, float]:
+    """Each contestant has a turn of many calls, so that its code is in the caches; each call has values
+    of its own, which are already where the contestant takes them from."""
     turn = 100
     samples: dict[str, list[float]] = {name: [] for name in runs}
     start = time.perf_counter()
     while time.perf_counter() - start < seconds * len(runs) / 4:
         for name, run in runs.items():
-            fresh = [values * (1 + 1e-6 * next(_FRESH)) for _ in range(turn)]
-            for one in fresh:
+            fresh: list[Any] = [values * (1 + 1e-6 * next(_FRESH)) for _ in range(turn)]
+            if name not in raw:
+                fresh = jax.block_until_ready([jnp.asarray(one) for one in fresh])
+            for i, one in enumerate(fresh):
                 began = time.perf_counter()
-                jax.block_until_ready(run(one))
-                samples[name].append(1e6 * (time.perf_counter() - began))
-    return {name: float(np.median(each[turn // 4 :])) for name, each in samples.items()}
+                run(one)
+                if i >= turn // 4:
+                    samples[name].append(1e6 * (time.perf_counter() - began))
+    return {name: float(np.median(each)) for name, each in samples.items()}
