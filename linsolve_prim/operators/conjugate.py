@@ -46,16 +46,7 @@ def _register_predicate(predicate: Any) -> None:
     predicate.register(ConjLinearOperator, lambda op: predicate(op.operator))
 
 
-for _predicate in (
-    fns.is_symmetric,
-    fns.is_diagonal,
-    fns.is_tridiagonal,
-    fns.has_unit_diagonal,
-    fns.is_lower_triangular,
-    fns.is_upper_triangular,
-    fns.is_positive_semidefinite,
-    fns.is_negative_semidefinite,
-):
+for _predicate in fns.PREDICATES:
     _register_predicate(_predicate)
 
 

@@ -149,6 +149,19 @@ def is_negative_semidefinite(operator: AbstractLinearOperator) -> bool:
     return t.negative_semidefinite_tag in _tags(operator)
 
 
+#: What may be promised of an operator.
+PREDICATES: tuple[Any, ...] = (
+    is_symmetric,
+    is_diagonal,
+    is_tridiagonal,
+    has_unit_diagonal,
+    is_lower_triangular,
+    is_upper_triangular,
+    is_positive_semidefinite,
+    is_negative_semidefinite,
+)
+
+
 @functools.singledispatch
 def linearise(operator: AbstractLinearOperator) -> AbstractLinearOperator:
     """The same operator with its products made cheap: a Jacobian evaluates its function once.
