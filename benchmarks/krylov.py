@@ -66,7 +66,7 @@ def _lineax(product: Any, b: jax.Array) -> Callable[[], Any]:
     return lambda: fn(b)
 
 
-def _phiml(product: Any, b: jax.Array) -> Callable[[], Any]:
+def _phiml(product: Any, b: jax.Array, jitted: bool) -> Callable[[], Any]:
     from phiml import math
 
     math.use("jax")
@@ -77,15 +77,19 @@ def _phiml(product: Any, b: jax.Array) -> Callable[[], Any]:
     quiet = (math.NotConverged, math.Diverged)
     solve = math.Solve("CG", 0.0, 0.0, x0=x0, max_iterations=STEPS, suppress=quiet)
     f = lambda x: math.wrap(product(x.native([*names])), axes)
-    fn = math.jit_compile(lambda y: math.solve_linear(f, y, solve))
+    fn = lambda y: math.solve_linear(f, y, solve)
+    fn = math.jit_compile(fn) if jitted else fn
     return lambda: fn(y).native([*names])
 
 
-def _stream(b: jax.Array, nonzeros: int) -> tuple[Callable[[], Any], int]:
+def _stream(
+    b: jax.Array, nonzeros: int = 0, product: Callable[[Any], Any] = lambda p: p
+) -> tuple[Callable[[], Any], int]:
     """What an iteration has to read and write once, and the bytes of it.
 
     With a product that reads its values (`nonzeros`; none for a stencil): p and q = Ap; p, q, x and
-    r read, x and r written; r and p read, p written.
+    r read, x and r written; r and p read, p written. A `product` is taken in each, and counts as what
+    reads p and writes q, however much more it moves.
     """
     vectors = [b + k for k in range(4)]
     values = jnp.ones(max(nonzeros, 1), b.dtype)
@@ -93,7 +97,7 @@ def _stream(b: jax.Array, nonzeros: int) -> tuple[Callable[[], Any], int]:
     def move(x: Any, r: Any, p: Any, values: Any) -> Any:
         def body(_: Any, c: Any) -> Any:
             x, r, p, s = c
-            q = p * (1 + s)
+            q = product(p * (1 + s))
             x, r = x + 1e-3 * p, r - 1e-3 * q
             return x, r, r + 1e-3 * p, s + 1e-20 * jnp.sum(values * (1 + s))
 
@@ -115,20 +119,23 @@ def iterations(seconds: float, quick: bool) -> Table:
             b = np.random.default_rng(0).normal(size=matrix.shape[0]).astype(dtype)
             grid = jnp.asarray(b.reshape((m,) * dims))
             sparse = lp.SparseLinearOperator.from_scipy(own, lp.positive_semidefinite_tag)
-            move, size = _stream(jnp.asarray(b), 0)
+            move, size = _stream(grid)
             move_all, size_all = _stream(jnp.asarray(b), sparse.pattern.nnz)
+            move_and_multiply, _ = _stream(grid, 0, stencil)
             calls = {
                 "jax.scipy": _jax_scipy(stencil, grid),
                 "ours": _ours(_operator(stencil, grid), grid),
                 "ours, sparse": _ours(sparse, jnp.asarray(b)),
                 "streaming": move,
+                "streaming and the product": move_and_multiply,
                 "streaming, sparse": move_all,
                 "SciPy, sparse": _scipy(own, b),
             }
             if importlib.util.find_spec("lineax"):
                 calls["Lineax"] = _lineax(stencil, grid)
             if importlib.util.find_spec("phiml"):
-                calls["ΦML"] = _phiml(stencil, grid)
+                calls["ΦML"] = _phiml(stencil, grid, True)
+                calls["ΦML, not jitted"] = _phiml(stencil, grid, False)
             solves = {k: call for k, call in calls.items() if not k.startswith("streaming")}
             flat = {k: lambda f=f: np.ravel(f()) for k, f in solves.items()}
             out = wrong(flat, ROUNDING[dtype])
