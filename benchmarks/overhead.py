@@ -18,6 +18,8 @@ from .sparse import (
     _ours,
     _raw_band,
     _raw_cholmod,
+    _raw_klu,
+    _raw_pardiso,
     _raw_rslab,
     _raw_superlu,
     poisson,
@@ -35,8 +37,8 @@ def _contestants(matrix: Any, b: np.ndarray) -> dict[str, tuple[Callable[..., An
         "Banded": (lp.Banded, "lapack band"),
         "RSLab": (lp.RSLab, "rslab"),
         "CHOLMOD": (lp.CHOLMOD, "cvxopt cholmod"),
-        "KLU": (lp.KLU, "nothing"),
-        "PARDISO": (lp.PARDISO, "nothing"),
+        "KLU": (lp.KLU, "nbklu"),
+        "PARDISO": (lp.PARDISO, "pymklpardiso"),
     }
     always = ("SuperLU", "Banded")
     return {
@@ -47,7 +49,7 @@ def _contestants(matrix: Any, b: np.ndarray) -> dict[str, tuple[Callable[..., An
 
 
 def overhead(seconds: float) -> Table:
-    """Medians in µs. Beside each solve the same library from plain Python where it has a row, and a
+    """Medians in µs. Beside each solve the same library from plain Python, and a
     jitted program with the same arguments that solves nothing; what is left is the overhead, for each
     of the two ways to call the host."""
     matrix, b = poisson(_SIZE, 1), np.ones(_SIZE)
@@ -56,6 +58,10 @@ def overhead(seconds: float) -> Table:
         raw["rslab"] = _raw_rslab(matrix, b, True)
     if "CHOLMOD" in ours:
         raw["cvxopt cholmod"] = _raw_cholmod(matrix, b)
+    if "KLU" in ours:
+        raw["nbklu"] = _raw_klu(matrix, b)
+    if "PARDISO" in ours:
+        raw["pymklpardiso"] = _raw_pardiso(matrix, b, True)
     found: dict[str, dict[str, float]] = {}
     for transport in TRANSPORTS:
         if transport == "callback" or has_buffer_callback():
@@ -63,10 +69,9 @@ def overhead(seconds: float) -> Table:
                 found[transport] = _times(matrix, b, raw, seconds)
     rows = []
     for name, (_, other) in ours.items():
-        cells = ["–" if other == "nothing" else f"{found['callback'][other]:.0f} ({other})"]
+        cells = [f"{found['callback'][other]:.0f} ({other})"]
         for times in found.values():
-            own = 0.0 if other == "nothing" else times[other]
-            beyond = times[name] - own - times["nothing"]
+            beyond = times[name] - times[other] - times["nothing"]
             cells += [f"{times[name]:.0f}", f"{beyond:.0f}"]
         rows.append([name, *cells])
     empty = ", ".join(f"{times['nothing']:.0f}" for times in found.values())

@@ -142,6 +142,38 @@ def _raw_cholmod(matrix: sp.csr_matrix, b: np.ndarray) -> Run:
     return run
 
 
+def _raw_klu(matrix: sp.csr_matrix, b: np.ndarray) -> Run:
+    """By rows, so Aᵀ: one analysis, and pivots of their own for each matrix."""
+    import nbklu
+
+    solver = nbklu.KLUSolver(index_bits=32, complex_values=False, singular_as_error=True)
+    solver.analyze(matrix.shape[0], matrix.indptr, matrix.indices)
+    many = np.ascontiguousarray(np.atleast_2d(b.T))
+
+    def run(values: np.ndarray) -> Any:
+        solver.factor(values)
+        return solver.tsolve(many).T.reshape(b.shape)
+
+    return run
+
+
+def _raw_pardiso(matrix: sp.csr_matrix, b: np.ndarray, definite: bool) -> Run:
+    """The wheel's own module: one analysis, then new values."""
+    import pymklpardiso as mkl
+
+    kept = sp.triu(matrix, format="csr") if definite else matrix
+    slots = sp.csr_matrix((np.arange(1, matrix.nnz + 1), matrix.indices, matrix.indptr))
+    order = (sp.triu(slots, format="csr") if definite else slots).data - 1
+    kind = mkl.MTYPE_REAL_SYM_POSDEF if definite else mkl.MTYPE_REAL_NONSYM
+    solver, many = mkl.PardisoSolver(kept, kind), np.asfortranarray(b)
+
+    def run(values: np.ndarray) -> Any:
+        solver.refactor(values[order])
+        return solver.solve(many)
+
+    return run
+
+
 def _ours(matrix: sp.csr_matrix, b: np.ndarray, solver: Any, definite: bool, what: str) -> Run:
     tags = lp.positive_semidefinite_tag if definite else ()
     pattern = lp.SparsityPattern.from_scipy(matrix)
@@ -195,7 +227,10 @@ def _jax_spsolve(matrix: sp.csr_matrix, b: np.ndarray, what: str) -> Run:
 
 
 #: What is called without JAX; it does the solves of a task and no more.
-RAW = ("scipy splu", "scipy splu, symmetric", "lapack band", "rslab", "cvxopt cholmod")
+RAW = (
+    *("scipy splu", "scipy splu, symmetric", "lapack band"),
+    *("rslab", "cvxopt cholmod", "nbklu", "pymklpardiso"),
+)
 
 #: Wider bands than this are not worth a row.
 BAND = 256
@@ -245,6 +280,10 @@ def _contestants(matrix: Any, b: Any, definite: bool, what: str) -> dict[str, Ru
         runs["rslab"] = _raw_rslab(matrix, b, definite)
     if "CHOLMOD" in found and definite:
         runs["cvxopt cholmod"] = _raw_cholmod(matrix, b)
+    if "KLU" in found:
+        runs["nbklu"] = _raw_klu(matrix, b)
+    if "PARDISO" in found:
+        runs["pymklpardiso"] = _raw_pardiso(matrix, b, definite)
     if TASKS[what] > 1:
         runs = {name: _repeated(run, TASKS[what]) for name, run in runs.items()}
     ours: dict[str, Any] = {"ours, SuperLU": lp.SuperLU}

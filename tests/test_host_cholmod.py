@@ -11,11 +11,11 @@ import scipy.sparse as sp
 from host_table import PSD, close
 
 import linsolve_prim as lp
-from linsolve_prim.host import cholmod
+from linsolve_prim.host import cholmod, cholmod_structures
 from linsolve_prim.solvers.host import cholmod_library
 
 pytest.importorskip("cvxopt")
-if cholmod.library() is None:
+if cholmod_structures.library() is None:
     pytest.skip("the library behind this cvxopt has another version", allow_module_level=True)
 
 
@@ -66,12 +66,17 @@ def test_a_given_order_is_used():
     assert straight.nnz == 399 < drawn.nnz
 
 
-def test_what_lies_right_of_the_diagonal_is_not_read():
-    matrix = _laplacian(5, 2, np.exp(0.3j))
-    rows = np.repeat(np.arange(25), np.diff(matrix.indptr))
+@pytest.mark.parametrize("shape", [(5, 2), (8, 3)], ids=str)
+@pytest.mark.parametrize("phase", [1.0, np.exp(0.3j)], ids=["real", "complex"])
+def test_what_lies_right_of_the_diagonal_is_not_read(shape, phase):
+    """Whatever the ordering makes of the places: what it brings to the other side is conjugated."""
+    matrix = _laplacian(*shape, phase)
+    n = matrix.shape[0]
+    rows = np.repeat(np.arange(n), np.diff(matrix.indptr))
     spoilt = np.where(matrix.indices > rows, np.nan, matrix.data)
-    b = np.ones((1, 25), complex)
+    b = np.ones((1, n), matrix.dtype)
     symbolic = _symbolic(matrix)
+    assert bool(symbolic._handle[0].is_super) == (shape[1] == 3)
     got, want = (symbolic.factorize(values).solve(b) for values in (spoilt, matrix.data))
     np.testing.assert_array_equal(got, want)
 
@@ -123,7 +128,7 @@ def test_threads_share_an_analysis_and_a_factor():
 
 def test_other_versions_are_left_alone(monkeypatch):
     """Then it is the module's turn, which has no such structures."""
-    found = cholmod.library()
+    found = cholmod_structures.library()
 
     class Other:
         def __getattr__(self, name):
@@ -132,12 +137,12 @@ def test_other_versions_are_left_alone(monkeypatch):
         def cholmod_version(self, version):
             version[:] = [5, 2, 0]
 
-    monkeypatch.setattr(cholmod.ctypes, "CDLL", lambda path: Other())
-    assert cholmod.library.__wrapped__() is None
+    monkeypatch.setattr(cholmod_structures.ctypes, "CDLL", lambda path: Other())
+    assert cholmod_structures.library.__wrapped__() is None
 
 
 def test_structures_that_do_not_fit_are_found_out(monkeypatch):
-    found = cholmod.library()
+    found = cholmod_structures.library()
 
     class Other:
         def cholmod_start(self, memory):
@@ -147,8 +152,8 @@ def test_structures_that_do_not_fit_are_found_out(monkeypatch):
 
         cholmod_finish = found.cholmod_finish
 
-    assert cholmod._fits(found)
-    assert not cholmod._fits(Other())
+    assert cholmod_structures._fits(found)
+    assert not cholmod_structures._fits(Other())
 
 
 def test_what_32_bits_do_not_count_goes_to_the_module(monkeypatch):

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import linsolve_prim as lp
-from linsolve_prim.host import tasks, threads
+from linsolve_prim.host import matrices, tasks, threads
 
 registry = lp.host.registry
 DTYPE = jnp.result_type(float)
@@ -112,3 +112,19 @@ def test_a_batch_is_shared_out_among_threads(monkeypatch):
         assert sorted(done) == list(range(7))
         assert threading.get_ident() in seen
         assert (len(seen) > 1) == parallel
+
+
+def test_numbers_of_any_size_are_finite():
+    """The quick look at a norm, which overflows, does not decide alone."""
+    for dtype in (np.float32, np.float64, np.complex64, np.complex128):
+        large = np.full((2, 3), np.finfo(dtype).max, dtype)
+        assert matrices.all_finite(large)
+        for bad in (np.nan, np.inf, -np.inf):
+            for place in np.ndindex(large.shape):
+                spoilt = large.copy()
+                spoilt[place] = bad
+                assert not matrices.all_finite(spoilt)
+                spoilt = np.zeros_like(large)
+                spoilt[place] = bad
+                assert not matrices.all_finite(spoilt)
+        assert matrices.all_finite(np.zeros((0, 3), dtype))

@@ -1,161 +1,88 @@
 """CHOLMOD's own functions, from the library behind the module `cvxopt.cholmod`, by `ctypes`.
 
-So called they do not hold Python's lock, read the arrays of a pattern where they lie, and copy a symbolic
-factor instead of making it again, none of which `cvxopt` itself allows. The structures below are those of
-CHOLMOD 3.0 (Chen, Davis, Hager & Rajamanickam 2008, ACM TOMS 35(3)); `library` looks whether they fit.
+So called they do not hold Python's lock, and copy a symbolic factor instead of making it again, none of which
+`cvxopt` itself allows. Addresses and structures are made once where they can be: of a system of ten unknowns
+they would take longer than CHOLMOD does.
 """
 
 from __future__ import annotations
 
 import ctypes
-import functools
-from ctypes import POINTER, byref, c_double, c_int, c_size_t, c_void_p
-from typing import Any
+from ctypes import byref, c_size_t, c_void_p, pointer
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from .available import has_module, require
+from .cholmod_structures import (
+    AMD,
+    GIVEN,
+    LOWER,
+    NATURAL,
+    ROOM,
+    UPPER,
+    Common,
+    Dense,
+    DenseHandle,
+    library,
+    sparse,
+    view,
+    xtype_of,
+)
 from .matrices import address_of
 
-_GIVEN, _AMD = 1, 2  # orderings
 _NOT_DEFINITE = 1  # a status; failures are negative
 _TOO_LARGE = -3
-_REAL, _COMPLEX = 1, 2
-_UPPER = 1
-_ROOM = 1 << 14  # bytes for `cholmod_common`, which is longer than what is named of it here
-
-
-def _fields(kind: Any, names: str) -> list[tuple[str, Any]]:
-    return [(name, kind) for name in names.split()]
-
-
-class _Method(ctypes.Structure):
-    _fields_ = [
-        *_fields(c_double, "lnz fl prune_dense prune_dense2 nd_oksep"),
-        ("other_1", c_double * 4),
-        ("nd_small", c_size_t),
-        ("other_2", c_size_t * 4),
-        *_fields(c_int, "aggressive order_for_lu nd_compress nd_camd nd_components ordering"),
-        ("other_3", c_size_t * 4),
-    ]
-
-
-class _Common(ctypes.Structure):
-    """The beginning of `cholmod_common`: settings, work space, and how the last call went."""
-
-    _fields_ = [
-        *_fields(c_double, "dbound grow0 grow1"),
-        *_fields(c_size_t, "grow2 maxrank"),
-        ("supernodal_switch", c_double),
-        *_fields(c_int, "supernodal final_asis final_super final_ll final_pack final_monotonic"),
-        ("final_resymbol", c_int),
-        ("zrelax", c_double * 3),
-        ("nrelax", c_size_t * 3),
-        *_fields(c_int, "prefer_zomplex prefer_upper quick_return_if_not_posdef prefer_binary"),
-        *_fields(c_int, "print precise try_catch"),
-        ("error_handler", c_void_p),
-        *_fields(c_int, "nmethods current selected"),
-        ("method", _Method * 10),
-        *_fields(c_int, "postorder default_nesdis"),
-        *_fields(c_double, "metis_memory metis_dswitch"),
-        *_fields(c_size_t, "metis_nswitch nrow"),
-        ("mark", ctypes.c_ssize_t),
-        *_fields(c_size_t, "iworksize xworksize"),
-        *_fields(c_void_p, "Flag Head Xwork Iwork"),
-        *_fields(c_int, "itype dtype no_workspace_reallocate status"),
-        *_fields(c_double, "fl lnz"),
-    ]
-
-
-class _Sparse(ctypes.Structure):
-    _fields_ = [
-        *_fields(c_size_t, "nrow ncol nzmax"),
-        *_fields(c_void_p, "p i nz x z"),
-        *_fields(c_int, "stype itype xtype dtype sorted packed"),
-    ]
-
-
-class _Dense(ctypes.Structure):
-    _fields_ = [
-        *_fields(c_size_t, "nrow ncol nzmax d"),
-        *_fields(c_void_p, "x z"),
-        *_fields(c_int, "xtype dtype"),
-    ]
-
-
-class _Factor(ctypes.Structure):
-    _fields_ = [
-        *_fields(c_size_t, "n minor"),
-        *_fields(c_void_p, "Perm ColCount IPerm"),
-        ("nzmax", c_size_t),
-        *_fields(c_void_p, "p i x z nz next prev"),
-        *_fields(c_size_t, "nsuper ssize xsize maxcsize maxesize"),
-        *_fields(c_void_p, "super pi px s"),
-        *_fields(c_int, "ordering is_ll is_super is_monotonic itype xtype dtype"),
-    ]
-
-
-_DenseHandle = POINTER(_Dense)
-_FactorHandle = POINTER(_Factor)
-
-
-@functools.cache
-def library() -> Any:
-    """The library, or None where there is none whose structures are those above."""
-    if not has_module("cvxopt"):
-        return None
-    try:
-        found = ctypes.CDLL(require("CHOLMOD", "cvxopt.cholmod").__file__)
-        version = (c_int * 3)()
-        found.cholmod_version(version)
-        if tuple(version)[:2] != (3, 0):
-            return None
-        for name in ("analyze_p", "copy_factor"):
-            getattr(found, f"cholmod_{name}").restype = _FactorHandle
-        found.cholmod_rcond.restype = c_double
-        return found if _fits(found) else None
-    except (AttributeError, ImportError, OSError):  # linked in another way, or not at all
-        return None
-
-
-def _fits(found: Any) -> bool:
-    """Whether the documented defaults are found where they should be."""
-    memory = ctypes.create_string_buffer(_ROOM)
-    found.cholmod_start(memory)
-    common = _Common.from_buffer(memory)
-    got = (
-        common.maxrank,
-        common.supernodal_switch,
-        list(common.zrelax),
-        list(common.nrelax),
-        common.print,
-        common.nmethods,
-        common.postorder,
-        common.itype + common.dtype + common.status,
-    )
-    found.cholmod_finish(memory)
-    return got == (8, 40.0, [0.8, 0.1, 0.05], [4, 16, 48], 3, 0, 1, 0)
 
 
 class _Work:
-    """Settings and work space for one call at a time."""
+    """Settings, work space and arguments for one call at a time."""
 
-    def __init__(self) -> None:
+    def __init__(self, entries: _Entries | None, size: int, dtype: np.dtype[Any]):
         self._library = library()
-        self.memory = ctypes.create_string_buffer(_ROOM)
+        self.memory = ctypes.create_string_buffer(ROOM)
         self._library.cholmod_start(self.memory)
-        self.common = common = _Common.from_buffer(self.memory)
+        self.common = common = Common.from_buffer(self.memory)
         common.print, common.try_catch = 0, 1  # it says nothing, and the status tells
         common.final_ll = 1  # LLᵀ, which refuses what is not definite; LDLᵀ does not
-        self.columns, self.rows = _DenseHandle(), _DenseHandle()
-        self.by_columns, self.by_rows = byref(self.columns), byref(self.rows)
+        xtype = xtype_of(dtype)
+        self._b, self._x = (Dense(size, 1, size, size, 0, None, xtype, 0) for _ in range(2))
+        self._columns, self._rows, self._out = DenseHandle(), DenseHandle(), pointer(self._x)
+        self._dense = byref(self._b), byref(self._out), byref(self._columns), byref(self._rows)
+        if entries is not None:
+            self.take(entries, dtype)
 
-    def forget_columns(self) -> None:
-        for handle in (self.by_columns, self.by_rows):
+    def take(self, entries: _Entries, dtype: np.dtype[Any]) -> None:
+        """Make room for a matrix with these entries."""
+        self.entries, self._values = entries, np.empty(len(entries.slots), dtype)
+        self._matrix = sparse(entries.indptr, entries.indices, entries.side, xtype_of(dtype))
+        self._matrix.x = address_of(self._values)
+        self._by_matrix = byref(self._matrix)
+
+    def factorize(self, values: np.ndarray, handle: Any) -> None:
+        self.entries.ordered(values, self._values)
+        factor = handle[0]
+        factor.ordering, own = NATURAL, factor.ordering  # of these entries, and of right-hand sides
+        self._library.cholmod_factorize(self._by_matrix, handle, self.memory)
+        factor.ordering = own
+
+    def solve(self, handle: Any, b: np.ndarray, x: np.ndarray) -> bool:
+        """Rows of these arrays `(k, n)` are the columns of matrices."""
+        for dense, array in ((self._b, b), (self._x, x)):
+            dense.ncol, dense.nzmax, dense.x = len(b), b.size, address_of(array)
+        by_b, by_out, *spaces = self._dense
+        found = self._library.cholmod_solve2(
+            0, handle, by_b, None, by_out, None, *spaces, self.memory
+        )
+        if len(b) > 1:
+            self._forget_columns()
+        return bool(found)
+
+    def _forget_columns(self) -> None:
+        for handle in self._dense[2:]:
             self._library.cholmod_free_dense(handle, self.memory)
 
     def __del__(self) -> None:
-        self.forget_columns()
+        self._forget_columns()
         self._library.cholmod_finish(self.memory)
 
 
@@ -167,11 +94,51 @@ class TooLargeError(OverflowError):
     """Sizes do not fit 32 bits."""
 
 
+class _Entries(NamedTuple):
+    """The triangle of PAᵀPᵀ that a factorization reads, by columns: CHOLMOD would transpose twice to make it
+    [measured, 50²: a tenth of the factorization; 200²: a twentieth]."""
+
+    indptr: np.ndarray
+    indices: np.ndarray
+    side: int
+    slots: np.ndarray  # of the values of A by rows
+    mirrored: np.ndarray | None  # which are conjugated; None: nothing is complex
+
+    @classmethod
+    def of(
+        cls,
+        indptr: np.ndarray,
+        indices: np.ndarray,
+        order: np.ndarray,
+        lower: bool,
+        is_complex: bool,
+    ) -> _Entries:
+        n = len(indptr) - 1
+        place = np.empty(n, np.int64)
+        place[order] = np.arange(n)
+        columns = np.repeat(np.arange(n), np.diff(indptr))  # of Aᵀ
+        slots = np.flatnonzero(indices <= columns)
+        i, j = place[indices[slots]], place[columns[slots]]
+        inside, outside = (np.maximum, np.minimum) if lower else (np.minimum, np.maximum)
+        keys = outside(i, j) * n + inside(i, j)
+        by_columns = np.argsort(keys, kind="stable")
+        columns, rows = np.divmod(keys[by_columns], n)
+        starts = np.searchsorted(columns, np.arange(n + 1)).astype(np.int32)
+        mirrored = ((i < j) if lower else (i > j))[by_columns] if is_complex else None
+        side = LOWER if lower else UPPER
+        return cls(starts, rows.astype(np.int32), side, slots[by_columns], mirrored)
+
+    def ordered(self, values: np.ndarray, out: np.ndarray) -> None:
+        np.take(values, self.slots, out=out, mode="clip")  # else `out` is copied in between
+        if self.mirrored is not None:
+            np.conj(out, out=out, where=self.mirrored)
+
+
 class Symbolic:
     """The symbolic Cholesky factorization of a pattern: its ordering, and where its factors have entries.
 
-    - `indptr`, `indices`: of A by rows, that is of Aᵀ by columns, int32, and kept. Of each row, what lies on
-      the diagonal and to the left is read.
+    - `indptr`, `indices`: of A by rows, that is of Aᵀ by columns, int32. Of each row, what lies on the
+      diagonal and to the left is read.
     - `order`: the unknown that comes at each place, or None for approximate minimum degree.
     - `flops`, `nnz`: what one factorization takes, and entries of the factor (without those that
       supernodes add).
@@ -182,18 +149,16 @@ class Symbolic:
     def __init__(
         self, indptr: np.ndarray, indices: np.ndarray, is_complex: bool, order: Any = None
     ):
-        self._library, self._works = library(), [_Work()]
+        self._library = library()
         self._spare: list[Any] = []  # the memory of a factor that ended
-        self._indptr, self._indices = indptr, indices
-        self._pointers = address_of(indptr), address_of(indices)
-        self._sizes = len(indptr) - 1, len(indptr) - 1, len(indices)
         self.size, self.dtype = len(indptr) - 1, np.dtype(complex if is_complex else float)
-        work = self._works[0]
+        work = _Work(None, self.size, self.dtype)
+        self._works = [work]
         work.common.nmethods = 1
-        work.common.method[0].ordering = _AMD if order is None else _GIVEN
+        work.common.method[0].ordering = AMD if order is None else GIVEN
         given = None if order is None else np.ascontiguousarray(order, np.int32)
         self._handle = self._library.cholmod_analyze_p(
-            byref(self._matrix(None)),
+            byref(sparse(indptr, indices, UPPER)),
             None if given is None else c_void_p(address_of(given)),
             None,
             c_size_t(0),
@@ -205,13 +170,12 @@ class Symbolic:
         factor = self._handle[0]
         entries = int(self.nnz) * (self.dtype.itemsize + 4)
         self.factor_nbytes = int(factor.xsize) * self.dtype.itemsize if factor.is_super else entries
+        place = view(factor.Perm, self.size, np.int32)
+        self._entries = _Entries.of(indptr, indices, place, bool(factor.is_super), is_complex)
+        work.take(self._entries, self.dtype)
+        own = len(self._entries.slots) * (12 + self.dtype.itemsize)
         #: With one factor that is kept, and with work space.
-        self.nbytes = self.factor_nbytes + 4 * int(factor.ssize) + 100 * self.size
-
-    def _matrix(self, values: np.ndarray | None) -> _Sparse:
-        xtype = 0 if values is None else _xtype(self.dtype)
-        x = None if values is None else address_of(values)
-        return _Sparse(*self._sizes, *self._pointers, None, x, None, _UPPER, 0, xtype, 0, 1, 1)
+        self.nbytes = own + self.factor_nbytes + 4 * int(factor.ssize) + 100 * self.size
 
     def factorize(self, values: np.ndarray) -> Numeric:
         """Of the matrix with these values, `(nnz,)` in float64 or complex128.
@@ -225,8 +189,7 @@ class Symbolic:
             handle = self._library.cholmod_copy_factor(self._handle, work.memory)
         status = work.common.status
         if handle:
-            values = np.ascontiguousarray(values)
-            self._library.cholmod_factorize(byref(self._matrix(values)), handle, work.memory)
+            work.factorize(values, handle)
             status = work.common.status
             if status == 0:
                 self.give_back(work)
@@ -239,7 +202,7 @@ class Symbolic:
         try:
             return self._works.pop()
         except IndexError:
-            return _Work()
+            return _Work(self._entries, self.size, self.dtype)
 
     def give_back(self, work: _Work) -> None:
         self._works.append(work)
@@ -276,22 +239,8 @@ class Numeric:
             raise TypeError(f"a real factor does not take a right-hand side of {b.dtype}")
         b = np.ascontiguousarray(b, symbolic.dtype)
         x = np.empty_like(b)
-        out = ctypes.pointer(_dense(x))
         work = symbolic.borrow()
-        done = self._library.cholmod_solve2(
-            0,
-            self._handle,
-            byref(_dense(b)),
-            None,
-            byref(out),
-            None,
-            work.by_columns,
-            work.by_rows,
-            work.memory,
-        )
-        status = work.common.status
-        if len(b) > 1:
-            work.forget_columns()
+        done, status = work.solve(self._handle, b, x), work.common.status
         symbolic.give_back(work)
         if not done:
             raise _error(status)
@@ -308,15 +257,15 @@ class Numeric:
         """The diagonal of L, `(n,)`, real."""
         factor, dtype = self._handle[0], self._symbolic.dtype
         if not factor.is_super:
-            starts = _view(factor.p, factor.n, np.int32)
-            return _view(factor.x, factor.nzmax, dtype)[starts].real
-        first = _view(factor.super, factor.nsuper + 1, np.int32)
-        rows = np.diff(_view(factor.pi, factor.nsuper + 1, np.int32))
-        begins = _view(factor.px, factor.nsuper + 1, np.int32)[:-1]
+            starts = view(factor.p, factor.n, np.int32)
+            return view(factor.x, factor.nzmax, dtype)[starts].real
+        first = view(factor.super, factor.nsuper + 1, np.int32)
+        rows = np.diff(view(factor.pi, factor.nsuper + 1, np.int32))
+        begins = view(factor.px, factor.nsuper + 1, np.int32)[:-1]
         widths = np.diff(first)
         inside = np.arange(factor.n) - np.repeat(first[:-1], widths)
         places = np.repeat(begins, widths) + inside * (np.repeat(rows, widths).astype(np.int64) + 1)
-        return _view(factor.x, factor.xsize, dtype)[places].real
+        return view(factor.x, factor.xsize, dtype)[places].real
 
     @property
     def nbytes(self) -> int:
@@ -324,21 +273,6 @@ class Numeric:
 
     def __del__(self) -> None:
         self._symbolic.retire(self._handle)
-
-
-def _xtype(dtype: np.dtype[Any]) -> int:
-    return _COMPLEX if dtype.kind == "c" else _REAL
-
-
-def _dense(x: np.ndarray) -> _Dense:
-    """Rows of an array as the columns of a matrix."""
-    k, n = x.shape
-    return _Dense(n, k, n * k, n, address_of(x), None, _xtype(x.dtype), 0)
-
-
-def _view(address: int, count: int, dtype: Any) -> np.ndarray:
-    size = count * np.dtype(dtype).itemsize
-    return np.frombuffer((ctypes.c_char * size).from_address(address), dtype)
 
 
 def _error(status: int) -> Exception:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import copy
+import functools
+import math
 from typing import Any
 
 import numpy as np
@@ -30,7 +31,8 @@ def _filled(pattern: SparsityPattern, kind: Any, shape: tuple[int, int], values:
         found.has_canonical_format = True
         return found
 
-    matrix = copy.copy(pattern.cached(kind, make))
+    matrix = object.__new__(kind)  # as `copy.copy` does it, in a tenth of the time
+    matrix.__dict__ |= pattern.cached(kind, make).__dict__
     matrix.data = values
     return matrix
 
@@ -50,8 +52,30 @@ def residual_is_small(
 def solves(matrix: Any, x: np.ndarray, b: np.ndarray, power: float) -> np.ndarray:
     """Whether ‖b − Ax‖ ≤ ε^power·‖b‖, for each of the right-hand sides `(k, n)`."""
     with np.errstate(all="ignore"):
+        if len(b) == 1:  # a quarter of the time for a small one
+            ((rhs,), (solution,)) = b, x
+            small = _norm(rhs - matrix @ solution) <= _epsilon(b.dtype) ** power * _norm(rhs)
+            return np.array([small])
         residual = np.linalg.norm(b - (matrix @ x.T).T, axis=1)
-        return residual <= np.finfo(b.dtype).eps ** power * np.linalg.norm(b, axis=1)
+        return residual <= _epsilon(b.dtype) ** power * np.linalg.norm(b, axis=1)
+
+
+def _norm(x: np.ndarray) -> float:
+    return math.sqrt(np.vdot(x, x).real)
+
+
+_epsilon = functools.cache(lambda dtype: float(np.finfo(dtype).eps))
+
+
+def all_finite(x: np.ndarray) -> bool:
+    """Whether no element is NaN or infinite."""
+    # The square of the norm tells in a third of the time of a small `isfinite(x).all()`; it may overflow.
+    return math.isfinite(np.vdot(x, x).real) or bool(np.isfinite(x).all())
+
+
+def all_true(x: np.ndarray) -> bool:
+    """`x.all()` of Booleans, in a sixth of the time for a few."""
+    return np.count_nonzero(x) == x.size
 
 
 def address_of(x: np.ndarray) -> int:

@@ -21,7 +21,7 @@ import numpy as np
 from ..results import RESULT_NAMES, SUCCESSFUL
 from ..sparse.pattern import SparsityPattern
 from .handles import WORDS, handle_of
-from .matrices import residual_is_small
+from .matrices import all_finite, all_true, residual_is_small
 from .packing import unpack
 from .registry import Failed, registry
 from .threads import for_each
@@ -217,7 +217,7 @@ def _factor(task: Task, handle: bytes, values: np.ndarray) -> Any:
 
 
 def _make_factor(task: Task, values: np.ndarray) -> Any:
-    if not np.isfinite(values).all():  # libraries call it singular, or return numbers
+    if not all_finite(values):  # libraries call it singular, or return numbers
         return Failed("nonfinite_input", "the matrix holds NaN or infinity")
     if task.habits.keeps_values:  # JAX's buffers do not outlive the callback
         values = np.array(values)
@@ -279,7 +279,7 @@ def _solve_one(
     task: Task, factor: Any, values: np.ndarray, b: np.ndarray, transpose: bool, out: _Out
 ) -> None:
     """For one matrix and `b (K, n)`, whatever happened to its factorization."""
-    if np.isfinite(b).all():
+    if all_finite(b):
         return _solve_finite(task, factor, values, b, transpose, out)
     bad = ~np.isfinite(b).all(axis=1)
     _solve_finite(task, factor, values, np.where(bad[:, None], 0, b), transpose, out)
@@ -293,11 +293,15 @@ def _solve_finite(
 ) -> None:
     _try(task, factor, b, transpose, out)
     fallback, stable = task.habits.fallback, task.habits.stable
-    if fallback is None or (stable and not out.codes.any()):  # success is 0
+    failed = np.count_nonzero(out.codes)  # success is 0
+    if fallback is None or (stable and not failed):
         return
     suspect = out.codes != SUCCESSFUL
-    if not stable and not suspect.all():
-        suspect |= ~residual_is_small(task.pattern, values, out.x, b, transpose)
+    if not stable and failed < len(suspect):
+        good = residual_is_small(task.pattern, values, out.x, b, transpose)
+        if not failed and all_true(good):
+            return
+        suspect |= ~good
     if suspect.any() and not _is_nonfinite(factor):
         registry.count("fallbacks")
         other = task_of(fallback, task.pattern)
@@ -345,6 +349,6 @@ def _call_library(library: Any, factor: Any, b: np.ndarray, transpose: bool, out
         with np.errstate(over="ignore", invalid="ignore"):  # infinity is a result like any other
             x = x.astype(b.dtype)
     out.x = x
-    if not np.isfinite(x).all():
+    if not all_finite(x):
         lost = ~np.isfinite(x).all(axis=1)
         out.codes[lost & (out.codes == SUCCESSFUL)] = _CODES["singular"]

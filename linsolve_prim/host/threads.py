@@ -10,9 +10,14 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 
+@functools.cache  # asking the system costs as much as a tenth of a small solve's overhead
+def cores() -> int:
+    return os.cpu_count() or 1
+
+
 @functools.cache
 def _pool() -> concurrent.futures.ThreadPoolExecutor:
-    return concurrent.futures.ThreadPoolExecutor(os.cpu_count(), "linsolve_prim")
+    return concurrent.futures.ThreadPoolExecutor(cores(), "linsolve_prim")
 
 
 @functools.cache
@@ -34,7 +39,7 @@ def _one_blas_thread() -> Iterator[None]:
 
 def for_each(fn: Callable[[int], None], count: int, parallel: bool) -> None:
     """`fn(i)` for each i below `count`; if `parallel`, by as many threads as there are cores."""
-    workers = min(count, os.cpu_count() or 1) if parallel else 1
+    workers = min(count, cores()) if parallel else 1
     if workers == 1:
         return _run(fn, range(count))
     with _one_blas_thread():  # this thread works, too
