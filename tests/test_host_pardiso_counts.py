@@ -154,7 +154,7 @@ def test_handles_are_released_with_the_registry_S2_17():
     values = OPERATORS["general"].values.astype(DTYPE)
     _counts(jax.jit(functools.partial(_solve, "general")), values, B)
     gc.collect()
-    handles = [x for x in gc.get_objects() if type(x) is pardiso._Handle and x.size == N]
+    handles = [x for x in gc.get_objects() if type(x) is pardiso.Handle and x.size == N]
     assert handles
     left = [weakref.ref(handle) for handle in handles]
     before = registry.stats()["bytes"]

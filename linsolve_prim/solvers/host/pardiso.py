@@ -9,7 +9,7 @@ import numpy as np
 
 from ...host import pardiso
 from ...host.available import require
-from ...host.matrices import residual_is_small
+from ...host.matrices import all_true, residual_is_small
 from ...host.tasks import Refused, Solved
 from ...operators import AbstractLinearOperator, is_positive_semidefinite, is_symmetric
 from ...operators.functions import promises_hermitian
@@ -43,6 +43,7 @@ class PARDISO(AbstractSymbolicSolver):
     """
 
     structure: str = _AUTO
+    releases_gil: ClassVar[bool] = True
     stable: ClassVar[bool] = True  # residuals are looked at here
 
     def __check_init__(self) -> None:
@@ -54,9 +55,6 @@ class PARDISO(AbstractSymbolicSolver):
     def specialize(self, operator: AbstractLinearOperator) -> PARDISO:
         return self if self.structure != _AUTO else PARDISO(_structure(operator))
 
-    def runs_in_threads(self) -> bool:
-        return pardiso.library() is None  # else matrices with one pattern take turns
-
     def analyze(self, pattern: SparsityPattern, values: np.ndarray) -> Any:
         structure = "general" if self.structure == _AUTO else self.structure
         if pardiso.library() is None:
@@ -64,7 +62,7 @@ class PARDISO(AbstractSymbolicSolver):
         return pardiso.Symbolic(pattern.indptr, pattern.indices, structure, values.dtype)
 
     def factorize_with(self, analysis: Any, pattern: SparsityPattern, values: np.ndarray) -> Any:
-        if self.structure == "definite" and np.any(_diagonal(pattern, values) <= 0):
+        if self.structure == "definite" and _diagonal(pattern, values).min() <= 0:
             raise Refused("singular", "a diagonal entry of a definite matrix is not positive")
         return _Factor(analysis, pattern, values)
 
@@ -84,6 +82,8 @@ class PARDISO(AbstractSymbolicSolver):
 class _Factor:
     """A matrix and its factor, which is made again, with a matching, if a residual is bad."""
 
+    __slots__ = ("_lock", "analysis", "numeric", "pattern", "values")
+
     def __init__(self, analysis: Any, pattern: SparsityPattern, values: np.ndarray):
         self.analysis, self.pattern, self.values = analysis, pattern, values
         self.numeric = analysis.factorize(values)
@@ -93,13 +93,15 @@ class _Factor:
         numeric = self.numeric
         x = numeric.solve(b, transpose=transpose)
         good = residual_is_small(self.pattern, self.values, x, b, transpose)
-        if not good.all() and not numeric.is_matched:
+        if all_true(good):
+            return x
+        if not numeric.is_matched:
             self._match()
             bad = ~good
             x[bad] = self.numeric.solve(b[bad], transpose=transpose)
             good = residual_is_small(self.pattern, self.values, x, b, transpose)
-        if good.all():
-            return x
+            if good.all():
+                return x
         return Solved(x, ["successful" if one else "singular" for one in good])
 
     def _match(self) -> None:
