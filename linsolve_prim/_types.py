@@ -62,11 +62,16 @@ def complex_to_real_dtype(dtype: Any) -> Any:
 
 
 def inexact_asarray(x: Any) -> Array:
-    """`jnp.asarray`, with integers and booleans promoted to the default float dtype."""
+    """`jnp.asarray`, with integers and booleans promoted to the default float dtype.
+
+    NumPy arrays may be in the byte order of another machine, as files are.
+    """
     if isinstance(x, jax.Array) and is_inexact(x):
         return x
     if isinstance(x, (list, tuple)):
         x = np.asarray(x)
+    if isinstance(x, np.ndarray) and not x.dtype.isnative:
+        x = x.astype(x.dtype.newbyteorder("="))
     dtype = jnp.result_type(x)
     return jnp.asarray(x, dtype if jnp.issubdtype(dtype, jnp.inexact) else default_floating_dtype())
 

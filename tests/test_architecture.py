@@ -12,7 +12,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 # From the bottom up: a module may import from its own row, and from rows above it in this list.
 LAYERS = [
     ["_types", "errors", "_static", "_varying", "_tree", "_norms", "_recording", "results"]
-    + ["_dlpack", "_second_look"],
+    + ["_compiled", "_dlpack", "_second_look"],
     ["operators"],
     ["sparse"],
     ["detection"],

@@ -19,6 +19,8 @@ import numpy as np
 from jax.extend.core import Primitive
 from jax.interpreters import mlir
 
+from .._compiled import compiled
+
 host_call_p = Primitive("host_call")
 host_call_p.multiple_results = True
 
@@ -92,4 +94,4 @@ mlir.register_lowering(host_call_p, _lowering, cacheable=False)
 
 @host_call_p.def_impl
 def _impl(*args: Any, **params: Any) -> list[Any]:
-    return jax.jit(functools.partial(host_call_p.bind, **params))(*args)
+    return compiled(functools.partial(host_call_p.bind, **params))(*args)

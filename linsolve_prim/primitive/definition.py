@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 from jax.extend.core import Primitive
 
+from .._compiled import compiled
 from .._recording import tapes_of, told_when_run
 from .._second_look import sums
 from .._varying import vary_like, vary_together, varying_axes
@@ -83,7 +84,7 @@ def _describe(call: SolveCall, operands: Sequence[Any]) -> Failure:
     return Failure(solver, call.kind, call.name)
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1))
+@functools.partial(compiled, static_argnums=(0, 1))
 def _run_eagerly(call: SolveCall, program: Program, *operands: Any) -> Any:
     return program.unflatten(linear_solve_p.bind(*operands, call=call, program=program))
 

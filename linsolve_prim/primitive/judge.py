@@ -44,6 +44,8 @@ def _probe(operator: AbstractLinearOperator) -> PyTree[Array]:
 def _normal_equations_hold(problem: Problem, residual: PyTree[Array], r_norm: Array) -> Array:
     """‖Aᴴr‖ ≤ tol·‖A‖·‖r‖, with ‖A‖ bounded from below by one product with a fixed vector."""
     operator = problem.operator
+    if operator.in_size() == 0:  # Aᴴr has no entries, and nothing is its norm
+        return jnp.array(True)
     probe = _probe(operator)
     scale = two_norm(operator.mv(probe)) / two_norm(probe)
     normal = two_norm(conj(operator).transpose().mv(residual))

@@ -13,6 +13,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from .._compiled import compiling
 from .._static import Static
 from .._types import structure_equal, structure_str
 from .._varying import vary_like, varying_axes
@@ -113,6 +114,7 @@ class Program:
 def trace(call: SolveCall, operands: list[Any], lane: Program | None = None) -> Program:
     """The program of a solve, from the cache if one of its kind was traced before."""
     # JAX names the mesh when it transposes (also none), and the mesh is a part of the cache's key.
-    with jax.sharding.use_abstract_mesh(jax.sharding.get_abstract_mesh()):
+    mesh = jax.sharding.use_abstract_mesh(jax.sharding.get_abstract_mesh())
+    with mesh, compiling():
         traced = _traced_run.trace(call.essence(), *operands)
     return Program(traced.jaxpr, jax.tree.structure(traced.out_info), lane)

@@ -22,6 +22,7 @@ from .determinant import SignAndLog, of_diagonal
 from .rank import pivot_threshold
 from .structures import (
     PackedStructures,
+    factorizable,
     pack_structures,
     ravel_vector,
     require_square,
@@ -60,7 +61,7 @@ class Cholesky(AbstractLinearSolver[_CholeskyState]):
                 f"{type(operator).__name__} does not promise that. Tag it with "
                 "`positive_semidefinite_tag` if it is, or use `LU()`."
             )
-        matrix = operator.as_matrix()
+        matrix = factorizable(operator.as_matrix())
         if is_nsd:
             matrix = -matrix
         factor = lax_linalg.cholesky(matrix, symmetrize_input=False)
@@ -75,7 +76,7 @@ class Cholesky(AbstractLinearSolver[_CholeskyState]):
     ) -> tuple[PyTree[Array], RESULTS, dict[str, Any]]:
         del options
         factor, singular, structures, is_nsd = state
-        x = jsp.linalg.cho_solve((factor, True), ravel_vector(vector, structures))
+        x = jsp.linalg.cho_solve((factor, True), factorizable(ravel_vector(vector, structures)))
         result = RESULTS.where(singular, RESULTS.singular, RESULTS.successful)
         return unravel_solution(-x if is_nsd.value else x, structures), result, {}
 

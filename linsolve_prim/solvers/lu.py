@@ -28,6 +28,7 @@ from .determinant import SignAndLog, of_diagonal, parity
 from .rank import pivot_threshold
 from .structures import (
     PackedStructures,
+    factorizable,
     pack_structures,
     ravel_vector,
     require_square,
@@ -139,7 +140,7 @@ class LU(AbstractLinearSolver[_LUState]):
     def init(self, operator: AbstractLinearOperator, options: Options) -> _LUState:
         del options
         require_square(operator, "LU")
-        lu, swaps, _ = lax_linalg.lu(operator.as_matrix().T)
+        lu, swaps, _ = lax_linalg.lu(factorizable(operator.as_matrix()).T)
         factor = lu.T.reshape(-1), places_of(swaps)
         return factor, pack_structures(operator), Static(True)
 
@@ -151,7 +152,7 @@ class LU(AbstractLinearSolver[_LUState]):
         n = len(places)
         lu = columns.reshape(n, n).T
         substitute = functools.partial(lax_linalg.triangular_solve, lu, left_side=True)
-        x = ravel_vector(vector, structures)[:, None]
+        x = factorizable(ravel_vector(vector, structures))[:, None]
         if transposed.value:  # (LU)ᵀ z = b and x = z[places]
             x = substitute(x, lower=False, transpose_a=True)
             x = substitute(x, lower=True, transpose_a=True, unit_diagonal=True)

@@ -18,6 +18,7 @@ from .determinant import SignAndLog, of_diagonal
 from .rank import pivot_threshold
 from .structures import (
     PackedStructures,
+    factorizable,
     pack_structures,
     ravel_vector,
     require_square_structures,
@@ -45,7 +46,7 @@ class QR(AbstractLinearSolver[_QRState]):
 
     def init(self, operator: AbstractLinearOperator, options: Options) -> _QRState:
         del options
-        matrix = operator.as_matrix()
+        matrix = factorizable(operator.as_matrix())
         wide = matrix.shape[0] < matrix.shape[1]
         matrix = matrix.T if wide else matrix
         q, r = jnp.linalg.qr(matrix)
@@ -59,7 +60,7 @@ class QR(AbstractLinearSolver[_QRState]):
     ) -> tuple[PyTree[Array], RESULTS, dict[str, Any]]:
         del options
         q, r, singular, structures, wide = state
-        rhs = ravel_vector(vector, structures)
+        rhs = factorizable(ravel_vector(vector, structures))
         if wide.value:  # A = RᵀQᵀ, so x = conj(Q) R⁻ᵀ b
             y = jsp.linalg.solve_triangular(r, rhs, trans="T", unit_diagonal=False)
             x = jnp.matmul(q.conj(), y, precision=HIGHEST)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import NewType
 
 import jax
+import jax.numpy as jnp
 from jaxtyping import Array, PyTree
 
 from .._static import Static
@@ -87,6 +88,14 @@ def unravel_solution(solution: Array, packed_structures: PackedStructures) -> Py
     """
     _, in_structure = unpack_structures(packed_structures)
     return unravel(solution, in_structure)
+
+
+def factorizable(x: Array) -> Array:
+    """An array as LAPACK can take it: of half precision (float16, bfloat16) in single precision.
+
+    The solution goes back to half precision when it is unraveled.
+    """
+    return x.astype(jnp.float32) if jnp.finfo(x.dtype).bits == 16 else x
 
 
 def require_square_structures(packed_structures: PackedStructures, what: str) -> None:

@@ -16,6 +16,7 @@ from .determinant import SignAndLog, of_diagonal
 from .rank import default_rcond
 from .structures import (
     PackedStructures,
+    factorizable,
     pack_structures,
     ravel_vector,
     require_square_structures,
@@ -44,7 +45,7 @@ class SVD(AbstractLinearSolver[_SVDState]):
 
     def init(self, operator: AbstractLinearOperator, options: Options) -> _SVDState:
         del options
-        u, s, vh = jnp.linalg.svd(operator.as_matrix(), full_matrices=False)
+        u, s, vh = jnp.linalg.svd(factorizable(operator.as_matrix()), full_matrices=False)
         return (u, s, vh), pack_structures(operator)
 
     def compute(
@@ -52,7 +53,7 @@ class SVD(AbstractLinearSolver[_SVDState]):
     ) -> tuple[PyTree[Array], RESULTS, dict[str, Any]]:
         del options
         (u, s, vh), structures = state
-        rhs = ravel_vector(vector, structures)
+        rhs = factorizable(ravel_vector(vector, structures))
         rcond = default_rcond(self.rcond, u.shape[0], vh.shape[1], s.dtype)
         keep = s > jnp.asarray(rcond, s.dtype) * s.max(initial=0)
         inverse = jnp.where(keep, 1 / jnp.where(keep, s, 1), 0).astype(u.dtype)

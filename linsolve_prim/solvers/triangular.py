@@ -24,6 +24,7 @@ from .base import AbstractLinearSolver
 from .sparse_triangular import is_lower, judge_plus_identity, turned
 from .structures import (
     PackedStructures,
+    factorizable,
     pack_structures,
     ravel_vector,
     require_square,
@@ -104,7 +105,7 @@ class Triangular(AbstractLinearSolver[_TriangularState]):
                 "`lower_triangular_tag` or `upper_triangular_tag` if it is, or use `LU()`."
             )
         flags = _Flags(lower, has_unit_diagonal(operator), False, None)
-        return operator.as_matrix(), structures, Static(flags)
+        return factorizable(operator.as_matrix()), structures, Static(flags)
 
     def compute(
         self, state: _TriangularState, vector: PyTree[Array], options: Options
@@ -116,7 +117,7 @@ class Triangular(AbstractLinearSolver[_TriangularState]):
             return self._compute_sparse(arrays, flags.triangle, flags.transposed, b)
         x = jsp.linalg.solve_triangular(
             arrays,
-            b,
+            factorizable(b),
             trans="T" if flags.transposed else "N",
             lower=flags.lower,
             unit_diagonal=flags.unit_diagonal,

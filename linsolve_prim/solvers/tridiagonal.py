@@ -14,6 +14,7 @@ from ..results import RESULTS
 from .base import AbstractLinearSolver
 from .structures import (
     PackedStructures,
+    factorizable,
     pack_structures,
     ravel_vector,
     require_square,
@@ -46,14 +47,15 @@ class Tridiagonal(AbstractLinearSolver[_TridiagonalState]):
                 f"{type(operator).__name__} does not promise to be one. Use a "
                 "`TridiagonalLinearOperator`, or tag it with `tridiagonal_tag`."
             )
-        return tridiagonal(operator), pack_structures(operator)
+        main, lower, upper = map(factorizable, tridiagonal(operator))
+        return (main, lower, upper), pack_structures(operator)
 
     def compute(
         self, state: _TridiagonalState, vector: PyTree[Array], options: Options
     ) -> tuple[PyTree[Array], RESULTS, dict[str, Any]]:
         del options
         (main, lower, upper), structures = state
-        rhs = ravel_vector(vector, structures)
+        rhs = factorizable(ravel_vector(vector, structures))
         if main.shape[0] == 0:
             x = rhs
         elif main.shape[0] == 1:
