@@ -120,6 +120,8 @@ def linear_solve(
         True
     """
     problem: Call
+    if suppress != ():  # refuse what cannot be suppressed, also where nothing will fail
+        failures(throw, suppress)
     if state is sentinel and options is None and adjoint is None and not recording().on:
         quick = quick_settings(operator, vector, solver, name)
         if quick is not None:

@@ -50,6 +50,8 @@ def test_suppressed_failures_are_still_told():
     assert lp.linear_solve(operator, B, suppress=lp.NotConverged).result == lp.RESULTS.successful
     with pytest.raises(TypeError, match="suppress: must be subclasses of LinearSolveError"):
         lp.linear_solve(operator, B, FEW, suppress=ValueError)
+    with pytest.raises(TypeError, match="suppress: must be subclasses of LinearSolveError"):
+        lp.linear_solve(operator, B, suppress=ValueError)  # which has nothing to raise
 
 
 def test_suppression_holds_for_derivatives():

@@ -60,3 +60,33 @@ def test_least_squares_with_no_unknowns_or_no_equations():
     nothing = lp.MatrixLinearOperator(jnp.zeros((3, 0)))
     solution = lp.linear_solve(nothing, jnp.ones(3), lp.SVD(), throw=False)
     assert solution.result == lp.RESULTS.successful
+
+
+def _never_read(x):
+    return jnp.stack([2 * x[0], jnp.zeros_like(x[1])])
+
+
+ONE_COLUMN = jax.ShapeDtypeStruct((2,), jnp.zeros(()).dtype)
+UNREAD = {
+    "no entry": (lp.SparseLinearOperator.from_dense(jnp.zeros((2, 2))), [0.0, 0.0]),
+    "an empty column": (
+        lp.SparseLinearOperator.from_dense(jnp.diag(jnp.array([2.0, 0.0]))),
+        [2, 0],
+    ),
+    "a function": (lp.FunctionLinearOperator(_never_read, ONE_COLUMN, lp.diagonal_tag), [2.0, 0.0]),
+}
+
+
+@pytest.mark.parametrize("name", UNREAD)
+def test_a_nan_that_no_product_reads_is_no_solution_B_03(name):
+    """0/0, in a column in which A has no entry: b − Ax vanishes all the same."""
+    operator, b = UNREAD[name]
+    b, solver = jnp.asarray(b, float), lp.Diagonal(well_posed=True)
+    solve = lambda b: lp.linear_solve(operator, b, solver, throw=False)
+    singular = lambda code: jnp.all(code == lp.RESULTS.singular)
+    assert singular(solve(b).result)
+    assert singular(jax.jit(jax.vmap(lambda b: solve(b).result))(jnp.stack([b, b])))
+    with pytest.raises(Exception, match="SingularMatrixError"):
+        jax.jit(lambda b: lp.linear_solve(operator, b, solver).value)(b)
+    least = lp.linear_solve(operator, b, lp.Diagonal()).value  # the pseudo-inverse has a zero there
+    np.testing.assert_allclose(least, b / 2)

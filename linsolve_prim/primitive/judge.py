@@ -16,14 +16,23 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, PyTree
 
 from .._norms import two_norm
 from .._tree import tree_all_finite, tree_real_dtype, tree_sub
 from .._types import complex_to_real_dtype
 from .._varying import vary_like, varying_axes
-from ..operators import AbstractLinearOperator, conj
+from ..operators import (
+    AbstractLinearOperator,
+    DiagonalLinearOperator,
+    MatrixLinearOperator,
+    TaggedLinearOperator,
+    TridiagonalLinearOperator,
+    conj,
+)
 from ..results import REASONS, RESULTS, SUCCESSFUL
+from ..sparse.operator import SparsityPattern, sparse_of
 from .call import Problem
 from .margin import Margin
 
@@ -117,6 +126,29 @@ def _all_sizes(residual: PyTree[Array], vector: PyTree[Array]) -> _Sizes:
 _MERGE = (jnp.add, jnp.add, jnp.maximum, jnp.maximum)
 
 
+_DENSE = MatrixLinearOperator, DiagonalLinearOperator, TridiagonalLinearOperator
+
+
+def _reads_everything(operator: AbstractLinearOperator) -> bool:
+    """Whether Ax is known to be NaN where any entry of x is: then the residual alone is proof of x."""
+    sparse = sparse_of(operator)
+    if sparse is not None:
+        return sparse.pattern.cached("no empty column", lambda: _no_empty_column(sparse.pattern))
+    while isinstance(operator, TaggedLinearOperator):
+        operator = operator.operator
+    return isinstance(operator, _DENSE)
+
+
+def _no_empty_column(pattern: SparsityPattern) -> bool:
+    return bool(np.all(np.bincount(pattern.indices, minlength=pattern.shape[1])))
+
+
+def _spoiled(product: PyTree[Array], value: PyTree[Array]) -> PyTree[Array]:
+    """Ax + 0·x: a NaN or infinity counts that A has no entry for, or that its function never reads."""
+    spoil = functools.reduce(jnp.add, [jnp.sum(0 * jnp.abs(x)) for x in jax.tree.leaves(value)])
+    return jax.tree.map(lambda y: y + spoil.astype(y.dtype), product)
+
+
 class Verdict(NamedTuple):
     """Whether a solve failed, and what can be said of it at no cost: kernels are not free.
 
@@ -146,6 +178,8 @@ def judge(
         verdict = Verdict(~claimed, claim, stats["num_steps"], relative, None)
         return _blame_input(problem, result), stats, verdict
     product = operator.mv(value)
+    if not _reads_everything(operator):
+        product = _spoiled(product, value)
     residual = tree_sub(vector, product)
     sizes = _all_sizes(residual, vector)
     r_norm, b_norm = sizes.r_norm(), sizes.b_norm()
