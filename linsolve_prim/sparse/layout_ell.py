@@ -12,8 +12,8 @@ After Monakov, Lokhmotov, Avetisyan, "Automatically tuning sparse matrix–vecto
 GPU architectures" (HiPEAC 2010), doi:10.1007/978-3-642-11515-8_10; padding is bounded by grouping
 rows, wherever they are, and not by slices of neighbours.
 
-Where few rows are longer than the others by little, all rows have one width, in order, and what is left
-of the longer ones is added to them: after Bell & Garland, "Implementing sparse matrix-vector
+Where few entries are left so, all rows have one width, in order, and each entry that is left of the longer
+ones is added to its row: after Bell & Garland, "Implementing sparse matrix-vector
 multiplication on throughput-oriented processors" (SC 2009), doi:10.1145/1654059.1654078.
 """
 
@@ -31,12 +31,10 @@ from .pattern import SparsityPattern
 #: Group widths; rows of other lengths are padded to the next.
 _WIDTHS = np.array([0, 1, 2, 4, 8, 16])
 CHUNK = 16
-#: A single group needs no reordering of rows: worth this much padding. [measured: gathers that are
-#: masked cost as much as others; reordering costs about two per row]
-_PADDING = 1.5
+#: In gathered entries, of which masked ones cost as much as others: to put a row in its place, and to add
+#: one entry that is left of a longer row. [measured: triangles of benchmarks/sparse_products.py]
 _REORDERING = 2
-#: To add what is left of a row, in entries. [measured: triangles of benchmarks/sparse_products.py]
-_ADDING = 3
+_ADDING = 4
 
 
 class Group(NamedTuple):
@@ -57,7 +55,7 @@ class Ell(NamedTuple):
     - `rows`: `(m,)`, where in the concatenated sums of groups (short rows first, then long ones)
       each row is; None if there is one group with all rows in order.
     - `long`: the last group's pieces belong to these of the `num_long` long rows, sorted; or None.
-    - `longer`: the rows that the second of two groups goes on with, sorted; or None.
+    - `longer`: the rows to which the second of two groups adds, sorted; or None. Its pieces are entries.
     """
 
     size: int
@@ -83,16 +81,15 @@ def make(pattern: SparsityPattern, transpose: bool) -> Ell:
             return Group(starts.astype(of.indices.dtype), columns)
         return Group(pattern.transpose_order[slots] if of.nnz else slots, columns)
 
-    if widest <= 2 * CHUNK and m * widest <= _PADDING * of.nnz:
-        return Ell(m, (group(starts, lengths, widest),), None, None, 0)
-
     classes = np.searchsorted(_WIDTHS, lengths)
     base = _common_width(lengths, classes)
+    if base == widest:
+        return Ell(m, (group(starts, lengths, widest),), None, None, 0)
     if base is not None:
-        longer = np.flatnonzero(lengths > base).astype(of.indices.dtype)
-        left = lengths[longer] - base
-        rest = group(starts[longer] + base, left, int(left.max(initial=0)))
-        return Ell(m, (group(starts, np.minimum(lengths, base), base), rest), None, None, 0, longer)
+        left = np.flatnonzero(np.arange(of.nnz, dtype=of.indices.dtype) - starts[of.rows] >= base)
+        rest = group(left.astype(of.indices.dtype), np.ones_like(left), 1)
+        first = group(starts, np.minimum(lengths, base), base)
+        return Ell(m, (first, rest), None, None, 0, of.rows[left].astype(of.indices.dtype))
 
     order, groups = [], []
     for which, width in enumerate(_WIDTHS):
@@ -117,23 +114,24 @@ def make(pattern: SparsityPattern, transpose: bool) -> Ell:
 
 
 def _common_width(lengths: np.ndarray, classes: np.ndarray) -> int | None:
-    """The width for all rows with which less is gathered than by groups of rows and their reordering."""
-    if lengths.max(initial=0) > 2 * CHUNK:
-        return None
-    widths = np.append(_WIDTHS, 2 * CHUNK)
-    costs: dict[int | None, float] = {
-        None: float(widths[classes].sum() + _REORDERING * len(lengths))
-    }
-    for width in _WIDTHS[1:]:
-        left = lengths[lengths > width] - width
-        if left.max(initial=0) <= CHUNK:
-            rest = len(left) * (left.max(initial=0) + _ADDING)
-            costs[int(width)] = float(len(lengths) * width + rest)
-    return min(costs, key=lambda width: costs[width])
+    """The width for all rows with which less is done than by groups of rows and their reordering."""
+    widest = int(lengths.max(initial=0))
+    if widest == 0:
+        return 0
+    chunks = -(-lengths // CHUNK)
+    widths = np.append(_WIDTHS, 0)[classes] + np.where(lengths > CHUNK, chunks * (CHUNK + 1), 0)
+    counts = np.bincount(lengths)
+    longer = len(lengths) - np.cumsum(counts)  # rows that are longer than 0, 1, …
+    left = np.cumsum(longer[::-1])[::-1]  # entries beyond these widths
+    own = np.arange(1, min(widest, 2 * CHUNK) + 1)
+    costs = len(lengths) * own + _ADDING * left[own]
+    best = int(own[costs.argmin()])
+    return best if costs.min() <= widths.sum() + _REORDERING * len(lengths) else None
 
 
-#: For each column of each group its entries, which are there, and their columns in A.
-Packed: TypeAlias = list[list[tuple[Array, Array, Array]]]
+#: For each column of each group its entries, which are there (None: all), and their columns in A.
+_Column: TypeAlias = tuple[Array, Array | None, Array]
+Packed: TypeAlias = list[list[_Column]]
 
 
 def pack(layout: Ell, values: Array) -> Packed:
@@ -141,16 +139,19 @@ def pack(layout: Ell, values: Array) -> Packed:
     return [_packed(group, values) for group in layout.groups]
 
 
-def _packed(group: Group, values: Array) -> list[tuple[Array, Array, Array]]:
+def _packed(group: Group, values: Array) -> list[_Column]:
     # XLA would compute with constants when it compiles, which takes longer than the program runs
     slots, columns = jax.lax.optimization_barrier(
         (jnp.asarray(group.slots), jnp.asarray(group.columns))
     )
-    found = []
+    found: list[_Column] = []
+    full = np.all(
+        group.columns >= 0, axis=1
+    ).tolist()  # a mask costs up to a tenth [measured: random, 10⁵]
     for k in range(len(group.columns)):
         at = slots[k] if slots.ndim == 2 else slots + np.asarray(k, slots.dtype)
         entries = values.at[:, at].get(mode="promise_in_bounds", wrap_negative_indices=False)
-        found.append((entries, columns[k] >= 0, columns[k]))
+        found.append((entries, None if full[k] else columns[k] >= 0, columns[k]))
     return found
 
 
@@ -164,14 +165,16 @@ def turned_back(y: Array) -> Array:
     return y[:, None] if y.ndim == 2 else jnp.swapaxes(y, 1, 2)
 
 
-def _sums(group: list[tuple[Array, Array, Array]], pieces: int, x: Array) -> Array:
+def _sums(group: list[_Column], pieces: int, x: Array) -> Array:
     """`(B, pieces)` or `(B, pieces, K)`: of each piece, the products of its entries with x."""
     each = (lambda a: a) if x.ndim == 2 else (lambda a: a[..., None])
     total = jnp.zeros((x.shape[0], pieces, *x.shape[2:]), x.dtype)
     for entries, there, columns in group:
         gathered = x.at[:, columns].get(mode="promise_in_bounds", wrap_negative_indices=False)
-        # padding points to entries that are there, and is not used: they may be infinite
-        total += jnp.where(each(there), each(entries) * gathered, jnp.zeros((), x.dtype))
+        products = each(entries) * gathered
+        if there is not None:  # padding points to others' entries, which may be infinite
+            products = jnp.where(each(there), products, jnp.zeros((), x.dtype))
+        total += products
     return total
 
 
@@ -184,7 +187,7 @@ def apply(layout: Ell, packed: Packed, x: Array) -> Array:
         return (
             parts[0]
             .at[:, layout.longer]
-            .add(parts[1], indices_are_sorted=True, unique_indices=True, mode="promise_in_bounds")
+            .add(parts[1], indices_are_sorted=True, mode="promise_in_bounds")
         )
     if layout.long is not None:
         sums = jnp.zeros((x.shape[0], layout.num_long, *x.shape[2:]), x.dtype)
