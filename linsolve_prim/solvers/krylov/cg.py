@@ -10,39 +10,65 @@ from jaxtyping import Array, PyTree
 from ..._norms import two_norm
 from ..._tree import tree_axpy, tree_dot, tree_neg, tree_where
 from .base import AbstractKrylovSolver
-from .cycles import BROKE_DOWN, OVERFLOW, RUNNING, End, Method, Start, outcome_of
+from .cycles import BROKE_DOWN, OVERFLOW, RUNNING, End, Ledger, Method, Start, close, outcome_of
 from .stopping import NormLike, Steps, check_count
 from .system import System
 from .vectors import in_lane, tree_zeros_like
 
-
-class _Memory(NamedTuple):
-    """What joins two steps, also across a recomputation of the residual; carried as one array."""
-
-    inverse: Array  # 1/⟨r, Mr⟩, or 1/‖r‖ where that is its root; 0 if there is no last direction
-    size: Array  # ⟨p, M⁻¹p⟩ / ⟨r, Mr⟩
-    top: Array  # the largest |⟨p, Ap⟩| / ⟨p, M⁻¹p⟩ so far
+#: What joins two steps, also across a recomputation of the residual, at the end of the ledger:
+#: 1/⟨r, Mr⟩ (0 if there is no last direction), ⟨p, M⁻¹p⟩ / ⟨r, Mr⟩, and the largest
+#: |⟨p, Ap⟩| / ⟨p, M⁻¹p⟩ so far.
+_NUMBERS = (0.0, 1.0, 0.0)
 
 
 class _Step(NamedTuple):
-    d: PyTree[Array]
-    g: PyTree[Array]  # −r, the gradient, so that d and g change alike: by one kernel
-    p: PyTree[Array]  # search direction, of ascent
-    norm: Array
+    e: PyTree[Array]  # the correction is −e, so that e and r change alike: by one kernel
+    r: PyTree[Array]
+    p: PyTree[Array]  # search direction
+    square: Array  # ‖r‖², whose root costs no kernel where it is used
     trips: Array
-    alpha: Array  # the step was −αp: 0 if it broke down, NaN if it overflowed; infinite without one
-    memory: Array
+    ledger: Array  # whose `step` is α, 0 if it broke down, NaN if it overflowed
+
+    @property
+    def norm(self) -> Array:
+        return jnp.sqrt(self.square)
+
+    def seen(self, norm: Array) -> _Step:
+        """The same, after somebody saw the norm."""
+        return self._replace(square=jnp.where(norm >= 0, self.square, norm))
 
     @property
     def outcome(self) -> Array:
         """How the step ended. (Not a field: what can be found out from others is not carried.)"""
-        overflow = jnp.isnan(self.alpha) | ~jnp.isfinite(self.norm)
-        return outcome_of((BROKE_DOWN, self.alpha == 0), (OVERFLOW, overflow))
+        alpha = Ledger(self.ledger)["step"]
+        overflow = jnp.isnan(alpha) | ~jnp.isfinite(self.norm)
+        return outcome_of((BROKE_DOWN, alpha == 0), (OVERFLOW, overflow))
+
+    @property
+    def failed(self) -> Array:
+        return self.outcome != RUNNING
 
     @property
     def steps(self) -> Array:
         """Trips without one that failed, which is the last."""
-        return self.trips - (self.outcome != RUNNING).astype(jnp.int32)
+        return self.trips - self.failed.astype(jnp.int32)
+
+
+class _Measured(_Step):
+    """The same with another norm than the Euclidean in the place of ‖r‖²."""
+
+    @property
+    def norm(self) -> Array:
+        return self.square
+
+
+def _moved(ledger: Array, p: PyTree[Array], y: PyTree[Array], active: Array) -> PyTree[Array]:
+    """y − αp with the ledger's step α; y if there is none.
+
+    At the start of a cycle α is one: then this is a difference, by the kernel that takes a step.
+    """
+    alpha = Ledger(ledger)["step"]
+    return tree_where(active & (jnp.abs(alpha) > 0), tree_axpy(-alpha, p, y), y)
 
 
 class CG(AbstractKrylovSolver):
@@ -78,56 +104,53 @@ class CG(AbstractKrylovSolver):
     def method(self, system: System) -> Method:
         problem = system.problem
         zeros = tree_zeros_like(problem.residual)
-        zero = jnp.zeros_like(problem.norm)
-        gauge_is_norm = system.preconditioner is None and self.norm is two_norm
+        euclidean = self.norm is two_norm
+        carry = _Step if euclidean else _Measured
+        gauge_is_square = system.preconditioner is None and euclidean
+        tiny = float(jnp.finfo(system.real_dtype).tiny)
+
+        def square(r: PyTree[Array]) -> Array:
+            size = tree_dot(r, r).real if euclidean else self.norm(r)
+            return jnp.asarray(size, system.real_dtype)
 
         # A and −A, M and −M give the same iterates, so that the signs need no care.
         def step(c: _Step, active: Array) -> _Step:
-            m = _Memory(*c.memory)
-            z = system.precondition(c.g)
-            gauge = c.norm if gauge_is_norm else tree_dot(c.g, z).real
-            power = 2 if gauge_is_norm else 1
-            rho = gauge**power
-            beta = (gauge * m.inverse) ** power
+            inverse, size, top = Ledger(c.ledger).numbers()
+            z = system.precondition(c.r)
+            rho = c.square if gauge_is_square else tree_dot(c.r, z).real.astype(inverse.dtype)
+            beta = rho * inverse
             p = tree_where(active, tree_axpy(beta, c.p, z), c.p)
             q = system.apply(p)
-            curvature = tree_dot(p, q).real
-            size = 1 + jnp.abs(beta) * m.size
+            curvature = tree_dot(p, q).real.astype(inverse.dtype)
+            size = 1 + jnp.abs(beta) * size
             # Along p the operator is zero to working precision, against what it is along others.
-            noise = jnp.where(m.inverse == 0, 0, system.eps * jnp.abs(rho) * size * m.top)
-            ok = (jnp.abs(curvature) > noise) & (rho != 0)
+            noise = jnp.where(inverse == 0, 0, system.eps * jnp.abs(rho) * size * top)
+            ok = (jnp.abs(curvature) > noise) & (jnp.abs(rho) >= tiny)
+            ok &= jnp.abs(rho) >= tiny * jnp.abs(curvature)  # else there is no such step
             ordinary = jnp.isfinite(rho + curvature)
-            alpha = jnp.where(ok, rho / jnp.where(ok, curvature, 1), 0)
-            alpha = jnp.where(ordinary, alpha, jnp.nan)
-            took = jnp.abs(alpha) > 0
-            moves = active & took
-            d = tree_where(moves, tree_axpy(-alpha, p, c.d), c.d)
-            g = tree_where(moves, tree_axpy(-alpha, q, c.g), c.g)
-            memory = _Memory(
-                inverse=jnp.where(took, 1 / jnp.where(took, gauge, 1), 0),
-                size=size,
-                top=jnp.maximum(m.top, jnp.where(took, 1 / (jnp.abs(alpha) * size), 0)),
-            )
-            return _Step(
-                d=d,
-                g=g,
-                p=p,
-                norm=jnp.asarray(self.norm(g), c.norm.dtype),
-                trips=c.trips + 1,
-                alpha=alpha,
-                memory=jnp.stack(memory),
-            )
+            took = ok & ordinary
+            safe_rho, safe = jnp.where(took, rho, 1), jnp.where(took, curvature, 1)
+            # Each quotient is used once: one that is used twice is a kernel by itself.
+            alpha = jnp.where(took, safe_rho / safe, jnp.where(ordinary, 0, jnp.nan))
+            inverse = jnp.where(took, 1 / safe_rho, 0)
+            largest = jnp.abs(safe) / (jnp.abs(safe_rho) * size)
+            top = jnp.maximum(top, jnp.where(took, largest, 0))
+            ledger = Ledger(c.ledger).written(step=alpha, numbers=(inverse, size, top))
+            r = _moved(ledger, q, c.r, active)
+            e = _moved(ledger, p, c.e, active)
+            return carry(e, r, p, square(r), c.trips + 1, ledger)
 
         def cycle(start: Start) -> End:
-            none = jnp.zeros((), jnp.int32)
-            p, memory = start.memory
-            first = _Step(
-                zeros, tree_neg(start.residual), p, start.norm, none, zero + jnp.inf, memory
-            )
+            everywhere, none = jnp.array(True), jnp.zeros((), jnp.int32)
+            r = start.residual
+            if start.image is not None:
+                r = _moved(start.ledger, start.image, problem.vector, everywhere)
+            first = carry(zeros, r, start.memory, square(r), none, start.ledger)
 
             def going(c: _Step) -> Array:
-                going = (c.outcome == RUNNING) & (c.norm > start.target)
-                going &= start.steps + c.trips < system.max_steps
+                ledger = Ledger(c.ledger)
+                going = (c.outcome == RUNNING) & (c.norm > ledger["target"])
+                going &= ledger.steps(start.begun + c.trips) < system.max_steps
                 if self.stabilise_every is not None:
                     going &= c.trips < self.stabilise_every
                 return going
@@ -140,14 +163,19 @@ class CG(AbstractKrylovSolver):
                 start,
                 start.target,
                 going=going,
-                correction=lambda c: c.d,
-                loose=("d", "g", "p"),
+                correction=lambda c: tree_neg(c.e),
+                loose=("e", "r", "p"),
             )
-            return ran.end(ran.carry.d, memory=(ran.carry.p, ran.carry.memory))
+            c = ran.carry
+            outcome = close(c.outcome, c.norm, Ledger(c.ledger)["target"])
+            x = _moved(start.ledger, c.e, start.x, everywhere)
+            return End(x, c.trips, outcome, c.p, ran.trips, ran.trail, c.ledger, c.failed)
 
         return Method(
             cycle,
-            memory=(zeros, jnp.array([0, 1, 0], zero.dtype)),
+            memory=zeros,
+            numbers=_NUMBERS,
+            moves=True,
             patience=system.max_steps,
             monotone=False,  # what falls from step to step is the error, not the residual
         )

@@ -197,7 +197,8 @@ class System:
             c, trips, trail = state
             new = step(c)
             if self.watch is not None:
-                new = new._replace(norm=self.watch(start.steps + new.steps, new.norm))
+                seen = self.watch(start.steps + new.steps, new.norm)
+                new = new.seen(seen) if hasattr(new, "seen") else new._replace(norm=seen)
             if trail is not None:
                 trail = self._recorded(trail, c, new, start, corrected, exact)
             return new, trips + 1, trail

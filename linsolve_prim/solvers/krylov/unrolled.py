@@ -23,7 +23,7 @@ from ..._varying import vary_like
 from ...operators import AbstractLinearOperator
 from ...results import RESULTS
 from .base import AbstractKrylovSolver, KrylovState, inexact_vector, read_guess, read_preconditioner
-from .cycles import OVERFLOW, RUNNING, Method, Start
+from .cycles import OVERFLOW, RUNNING, Ledger, Method, Start, first_ledger
 from .stopping import Ending, Problem, pose, report
 from .system import Ran, System
 from .vectors import mesh_axes, tree_divide, tree_zeros_like
@@ -145,22 +145,30 @@ def _iterate(
     done, trips, overflow = zero, zero, jnp.array(False)
     # further steps round, and derivatives of what underflows in them are no numbers
     target = 0.1 * float(jnp.finfo(real).eps) * jax.lax.stop_gradient(norm)
+    ledger = first_ledger(real, method.numbers, target=target)
     for index in range(cycles):
         start = Start(
             x=x,
+            image=None,
             residual=residual,
             norm=norm,
             target=target,
             caution=jnp.ones((), real),
             budget=steps - done,
             steps=done,
+            begun=done,
             index=jnp.asarray(index, jnp.int32),
+            ledger=ledger,
             memory=memory,
             trail=None,
         )
         end = method.cycle(start)
-        x = tree_add(x, end.correction)
+        x = end.correction if method.moves else tree_add(x, end.correction)
         done, trips, memory = done + end.steps, trips + end.trips, end.memory
+        if end.lost is not None:
+            done = done - end.lost.astype(done.dtype)
+        if end.ledger is not None:
+            ledger = Ledger(end.ledger).written(step=1)
         overflow = overflow | (end.outcome == OVERFLOW)
         if index + 1 < cycles:
             residual = tree_sub(problem.vector, operator.mv(x))
