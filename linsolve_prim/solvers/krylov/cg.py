@@ -10,7 +10,7 @@ from jaxtyping import Array, PyTree
 from ..._norms import two_norm
 from ..._tree import tree_axpy, tree_dot, tree_neg, tree_where
 from .base import AbstractKrylovSolver
-from .cycles import BROKE_DOWN, OVERFLOW, RUNNING, End, Ledger, Method, Start, close, outcome_of
+from .cycles import BROKE_DOWN, OVERFLOW, End, Ledger, Method, Start, close, outcome_of
 from .stopping import NormLike, Steps, check_count
 from .system import System
 from .vectors import in_lane, tree_zeros_like
@@ -38,20 +38,20 @@ class _Step(NamedTuple):
         return self._replace(square=jnp.where(norm >= 0, self.square, norm))
 
     @property
-    def outcome(self) -> Array:
-        """How the step ended. (Not a field: what can be found out from others is not carried.)"""
-        alpha = Ledger(self.ledger)["step"]
-        overflow = jnp.isnan(alpha) | ~jnp.isfinite(self.norm)
-        return outcome_of((BROKE_DOWN, alpha == 0), (OVERFLOW, overflow))
+    def took(self) -> Array:
+        """Whether the last step was one. (Not a field: what can be found out is not carried.)"""
+        return (jnp.abs(Ledger(self.ledger)["step"]) > 0) & (self.norm < jnp.inf)
 
     @property
-    def failed(self) -> Array:
-        return self.outcome != RUNNING
+    def outcome(self) -> Array:
+        """How the last step ended."""
+        broke_down = (Ledger(self.ledger)["step"] == 0) & (self.norm < jnp.inf)
+        return outcome_of((OVERFLOW, ~self.took), (BROKE_DOWN, broke_down))
 
     @property
     def steps(self) -> Array:
         """Trips without one that failed, which is the last."""
-        return self.trips - self.failed.astype(jnp.int32)
+        return self.trips - (~self.took).astype(jnp.int32)
 
 
 class _Measured(_Step):
@@ -149,7 +149,7 @@ class CG(AbstractKrylovSolver):
 
             def going(c: _Step) -> Array:
                 ledger = Ledger(c.ledger)
-                going = (c.outcome == RUNNING) & (c.norm > ledger["target"])
+                going = c.took & (c.norm > ledger["target"])
                 going &= ledger.steps(start.begun + c.trips) < system.max_steps
                 if self.stabilise_every is not None:
                     going &= c.trips < self.stabilise_every
@@ -169,7 +169,7 @@ class CG(AbstractKrylovSolver):
             c = ran.carry
             outcome = close(c.outcome, c.norm, Ledger(c.ledger)["target"])
             x = _moved(start.ledger, c.e, start.x, everywhere)
-            return End(x, c.trips, outcome, c.p, ran.trips, ran.trail, c.ledger, c.failed)
+            return End(x, c.trips, outcome, c.p, ran.trips, ran.trail, c.ledger, lost=~c.took)
 
         return Method(
             cycle,

@@ -43,7 +43,9 @@ class Start(NamedTuple):
     steps: Array  # steps that were taken
     begun: Array  # the same, and those that failed
     index: Array  # how many cycles went before
-    ledger: Array  # of a `Ledger`: where a method takes its numbers from that itself, none is a kernel
+    ledger: (
+        Array  # of a `Ledger`: where a method takes its numbers from that itself, none is a kernel
+    )
     memory: Any  # what the last cycle left
     trail: Any  # the history so far, if one is kept
 
@@ -58,7 +60,9 @@ class End(NamedTuple):
     trips: Array  # through its loop: steps, and those that failed
     trail: Any
     ledger: Array | None = None  # in which the method has written its own numbers
-    lost: Array | None = None  # how many of the `steps` failed, of a method that counts trips as steps
+    lost: Array | None = (
+        None  # how many of the `steps` failed, of a method that counts trips as steps
+    )
 
 
 class Method(NamedTuple):
