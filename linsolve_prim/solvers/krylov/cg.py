@@ -17,8 +17,13 @@ from .vectors import in_lane, tree_zeros_like
 
 #: What joins two steps, also across a recomputation of the residual, at the end of the ledger:
 #: 1/⟨r, Mr⟩ (0 if there is no last direction), ⟨p, M⁻¹p⟩ / ⟨r, Mr⟩, and the largest
-#: |⟨p, Ap⟩| / ⟨p, M⁻¹p⟩ so far.
-_NUMBERS = (0.0, 1.0, 0.0)
+#: |⟨p, Ap⟩| / ⟨p, M⁻¹p⟩ so far; and what the residual's norm was by recurrence when the last cycle ended.
+_NUMBERS = (0.0, 1.0, 0.0, 0.0)
+
+#: By how much that may differ from the true norm for the last direction to be kept. What differs is
+#: rounding, to which no direction is conjugate: with it, a residual near the limit of the precision never
+#: falls again. (A vector of a seventh of r changes ‖r‖ by a hundredth where it is orthogonal to r.)
+_DRIFT = 0.01
 
 
 class _Step(NamedTuple):
@@ -115,7 +120,10 @@ class CG(AbstractKrylovSolver):
 
         # A and −A, M and −M give the same iterates, so that the signs need no care.
         def step(c: _Step, active: Array) -> _Step:
-            inverse, size, top = Ledger(c.ledger).numbers()
+            ledger = Ledger(c.ledger)
+            inverse, size, top, last = ledger.numbers()
+            drifted = jnp.abs(ledger["norm"] - last) > _DRIFT * last
+            inverse = jnp.where((c.trips == 0) & drifted, 0, inverse)
             z = system.precondition(c.r)
             rho = c.square if gauge_is_square else tree_dot(c.r, z).real.astype(inverse.dtype)
             beta = rho * inverse
@@ -135,10 +143,10 @@ class CG(AbstractKrylovSolver):
             inverse = jnp.where(took, 1 / safe_rho, 0)
             largest = jnp.abs(safe) / (jnp.abs(safe_rho) * size)
             top = jnp.maximum(top, jnp.where(took, largest, 0))
-            ledger = Ledger(c.ledger).written(step=alpha, numbers=(inverse, size, top))
-            r = _moved(ledger, q, c.r, active)
-            e = _moved(ledger, p, c.e, active)
-            return carry(e, r, p, square(r), c.trips + 1, ledger)
+            written = ledger.written(step=alpha, numbers=(inverse, size, top))
+            r = _moved(written, q, c.r, active)
+            e = _moved(written, p, c.e, active)
+            return carry(e, r, p, square(r), c.trips + 1, written)
 
         def cycle(start: Start) -> End:
             everywhere, none = jnp.array(True), jnp.zeros((), jnp.int32)
@@ -169,7 +177,9 @@ class CG(AbstractKrylovSolver):
             c = ran.carry
             outcome = close(c.outcome, c.norm, Ledger(c.ledger)["target"])
             x = _moved(start.ledger, c.e, start.x, everywhere)
-            return End(x, c.trips, outcome, c.p, ran.trips, ran.trail, c.ledger, lost=~c.took)
+            inverse, size, top, _ = Ledger(c.ledger).numbers()
+            ledger = Ledger(c.ledger).written(numbers=(inverse, size, top, c.norm))
+            return End(x, c.trips, outcome, c.p, ran.trips, ran.trail, ledger, lost=~c.took)
 
         return Method(
             cycle,
