@@ -13,14 +13,16 @@ import numpy as np
 import scipy.sparse as sp
 
 from .._static import is_concrete
-from ..errors import StructureError
+from ..errors import StructureError, WrongTypeError
 from ..host.available import require
+from ..host.matrices import csr_of
 from ..operators import AbstractLinearOperator
 from ..operators.functions import promises_hermitian
 from ..sparse.layouts import is_dia
+from ..sparse.operator import SparseLinearOperator
 from ..sparse.packed_operator import PackedOperator
 from ..sparse.pattern import SparsityPattern
-from . import amg_setup as setup
+from . import amg_setup as setup, amg_spectrum as spectrum
 from .base import AbstractPreconditioner
 from .galerkin import AMGHierarchy, held, refreshable
 from .multigrid import Level, MultigridOperator, multigrid
@@ -54,7 +56,7 @@ class AMG(AbstractPreconditioner):
     With `AMG().init(A)` it is an operator that stays.
 
     **Raises** `ImportError`, with the remedy, if `pyamg` is not installed; `WrongTypeError` for an
-    operator that is not sparse.
+    operator that is not sparse, or is complex where the method is "ruge_stuben".
 
         >>> import jax.numpy as jnp, scipy.sparse as sp, linsolve_prim as lp
         >>> S = sp.diags_array([-1.0, 2.0, -1.0], offsets=[-1, 0, 1], shape=(500, 500)).tocsr()
@@ -98,11 +100,11 @@ class AMG(AbstractPreconditioner):
         return self.cycle != "F" and is_definite(operator)
 
     def init(self, operator: AbstractLinearOperator) -> MultigridOperator:
-        found = require_sparse(operator, "AMG")
+        found = self._taken(operator)
         if not is_concrete(found) or not setup.is_finite(found.values):
             # NaN goes through the products of the graph's hierarchy, and the solve tells of it
             return self._of_graph(found.pattern, operator).init(operator)
-        matrix = setup.canonical(found.to_scipy())
+        matrix = csr_of(found.pattern, np.asarray(found.values))
         hermitian = promises_hermitian(operator) or setup.is_hermitian(matrix)
         try:
             *finer, last = self._build(matrix, hermitian)
@@ -120,12 +122,22 @@ class AMG(AbstractPreconditioner):
         shape = matrix.shape[:1]
         return multigrid(levels, coarsest, smoother, self.cycle, operator, hermitian, shape)
 
+    def _taken(self, operator: AbstractLinearOperator) -> SparseLinearOperator:
+        found = require_sparse(operator, "AMG")
+        if self.method == "ruge_stuben" and jnp.iscomplexobj(found.values):
+            raise WrongTypeError(
+                "operator: must be real for method 'ruge_stuben', which PyAMG has for real matrices "
+                f"only; got {found.values.dtype}. Use 'smoothed_aggregation', or "
+                "`AMG('ruge_stuben').prepare` with a real matrix of the same pattern."
+            )
+        return found
+
     def prepare(self, operator: AbstractLinearOperator) -> AMGHierarchy:
         """Aggregates and interpolation of A; coarse operators follow the values that are met.
 
         **Raises** `StructureError` if A's values are traced, and `ValueError` if one is not finite.
         """
-        found = require_sparse(operator, "AMG")
+        found = self._taken(operator)
         if not is_concrete(found):
             raise StructureError(
                 "operator: must have values that are not traced, since PyAMG looks at them; got "
@@ -136,7 +148,7 @@ class AMG(AbstractPreconditioner):
                 "operator: must have finite values, since PyAMG looks at them; got NaN or infinity. "
                 "Look upstream, or prepare with values that are typical."
             )
-        matrix = setup.canonical(found.to_scipy())
+        matrix = csr_of(found.pattern, np.asarray(found.values))
         hermitian = promises_hermitian(operator) or setup.is_hermitian(matrix)
         return self._prepared(matrix, found.pattern, hermitian)
 
@@ -176,7 +188,7 @@ class AMG(AbstractPreconditioner):
         self, levels: list[setup.HostLevel], hermitian: bool, own: AbstractLinearOperator | None
     ) -> list[Level]:
         """On the device; `own` is the finest operator, if it is there already."""
-        scale = setup.diagonal_scale if self.smoother == "chebyshev" else setup.l1_scale
+        scale = spectrum.diagonal_scale if self.smoother == "chebyshev" else spectrum.l1_scale
         both = not hermitian  # else the cycle is its own transpose, up to conjugation
         tasks: list[Callable[[], Any]] = []
         for level in levels:

@@ -8,6 +8,7 @@ from AP to RAP. No symbolic work is left, and nothing depends on values, so this
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 
 import equinox as eqx
@@ -17,8 +18,9 @@ import numpy as np
 import scipy.sparse as sp
 from jaxtyping import Array
 
-from ..errors import StructureError
+from ..errors import StructureError, WrongTypeError
 from ..operators import AbstractLinearOperator
+from ..operators.functions import promises_hermitian
 from ..sparse import plans
 from ..sparse.layouts import is_dia
 from ..sparse.once import once
@@ -78,7 +80,11 @@ class AMGHierarchy(AbstractPreconditioner):
     and under `vmap` over coefficients. The further B is from A, the more iterations a solve takes; what
     it converges to is the same.
 
-    **Raises** `StructureError` for an operator of another pattern.
+    A hierarchy that was prepared with a real matrix takes complex values too, and is Hermitian for
+    those that are tagged to be so.
+
+    **Raises** `StructureError` for an operator of another pattern, `WrongTypeError` for a real one if
+    the hierarchy is complex.
 
         >>> import scipy.sparse as sp, linsolve_prim as lp
         >>> S = sp.diags_array([-1.0, 2.0, -1.0], offsets=[-1, 0, 1], shape=(500, 500)).tocsr()
@@ -99,11 +105,11 @@ class AMGHierarchy(AbstractPreconditioner):
         return self.cycle != "F" and is_definite(operator)
 
     def init(self, operator: AbstractLinearOperator) -> MultigridOperator:
-        levels, inverse = _refreshed(self, self._checked(operator))
+        found = self._checked(operator)
+        own = self._in_dtype_of(found, promises_hermitian(operator))
+        levels, inverse = _refreshed(own, found)
         shape = self.pattern.shape[:1]
-        return multigrid(
-            levels, inverse, self.smoother, self.cycle, operator, self.hermitian, shape
-        )
+        return multigrid(levels, inverse, self.smoother, self.cycle, operator, own.hermitian, shape)
 
     def _checked(self, operator: AbstractLinearOperator) -> SparseLinearOperator:
         found = require_sparse(operator, "AMGHierarchy")
@@ -113,6 +119,26 @@ class AMGHierarchy(AbstractPreconditioner):
                 f"{self.pattern!r}; got {found.pattern!r}. Prepare another one."
             )
         return found
+
+    def _in_dtype_of(self, found: SparseLinearOperator, hermitian: bool) -> AMGHierarchy:
+        """Real interpolation serves complex matrices too; what they are Hermitian by, they promise."""
+        dtype = found.values.dtype
+        weights = [level.prolongation.values.dtype for level in self.levels]
+        if all(weight == dtype for weight in weights):
+            return self
+        turns_complex = jnp.iscomplexobj(found.values) and not jnp.issubdtype(
+            weights[0], jnp.complexfloating
+        )
+        if jnp.issubdtype(weights[0], jnp.complexfloating) and not jnp.iscomplexobj(found.values):
+            raise WrongTypeError(
+                "operator: must be complex, as the matrix was for which the hierarchy was prepared; "
+                f"got {dtype}. Prepare another one, with a real matrix."
+            )
+        inexact = lambda x: jnp.issubdtype(x.dtype, jnp.inexact)
+        cast = lambda x: x.astype(dtype) if inexact(x) else x
+        levels = jax.tree.map(cast, self.levels)
+        hermitian = self.hermitian and (hermitian or not turns_complex)
+        return dataclasses.replace(self, levels=levels, hermitian=hermitian)
 
     def __repr__(self) -> str:
         sizes = [self.pattern.shape[0], *(level.prolongation.size for level in self.levels)]
